@@ -1,0 +1,1 @@
+"""Exemplar Partitioning dictionaries of neural-network activations."""

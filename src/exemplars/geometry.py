@@ -1,0 +1,202 @@
+"""Centre, directions, and the canonical similarity: the only place that normalises or clips.
+
+Every decision of the method rests on one number, the *canonical similarity* of two float32
+directions: their float64 dot product, summed in eight lanes (component d goes to lane d mod 8,
+in ascending d) that are combined as ((0+4)+(2+6)) + ((1+5)+(3+7)). The product of two float32
+numbers is exact in float64, so fused multiply-add or not, vector unit or not, the bits are the
+same. Everything faster is a filter with a proven error band (`gemm_band`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from exemplars.errors import ActivationError
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+SMALLEST_RELATIVE_NORM = 1e-6
+"""A vector closer to the center than this share of the center's norm has no direction."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """`function` compiled by numba, strict IEEE arithmetic, kept on disk where that is possible."""
+    try:
+        return numba.njit(cache=True, nogil=True, fastmath=False)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # nowhere to write the compiled code: compile again in each process
+        return numba.njit(nogil=True, fastmath=False)(function)  # type: ignore[no-any-return]
+
+
+@compiled
+def canonical_dot(a: Float32, b: Float32) -> float:
+    """Canonical similarity of two float32 rows of equal width (see the module's text)."""
+    width = a.shape[0]
+    whole = width - width % 8
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+    for d in range(0, whole, 8):
+        s0 += np.float64(a[d]) * np.float64(b[d])
+        s1 += np.float64(a[d + 1]) * np.float64(b[d + 1])
+        s2 += np.float64(a[d + 2]) * np.float64(b[d + 2])
+        s3 += np.float64(a[d + 3]) * np.float64(b[d + 3])
+        s4 += np.float64(a[d + 4]) * np.float64(b[d + 4])
+        s5 += np.float64(a[d + 5]) * np.float64(b[d + 5])
+        s6 += np.float64(a[d + 6]) * np.float64(b[d + 6])
+        s7 += np.float64(a[d + 7]) * np.float64(b[d + 7])
+    if whole < width:
+        s0 += np.float64(a[whole]) * np.float64(b[whole])
+    if whole + 1 < width:
+        s1 += np.float64(a[whole + 1]) * np.float64(b[whole + 1])
+    if whole + 2 < width:
+        s2 += np.float64(a[whole + 2]) * np.float64(b[whole + 2])
+    if whole + 3 < width:
+        s3 += np.float64(a[whole + 3]) * np.float64(b[whole + 3])
+    if whole + 4 < width:
+        s4 += np.float64(a[whole + 4]) * np.float64(b[whole + 4])
+    if whole + 5 < width:
+        s5 += np.float64(a[whole + 5]) * np.float64(b[whole + 5])
+    if whole + 6 < width:
+        s6 += np.float64(a[whole + 6]) * np.float64(b[whole + 6])
+    return ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7))
+
+
+@compiled
+def _canonical_pairs(a: Float32, b: Float32, i: Int64, j: Int64) -> Float64:
+    similarity = np.empty(i.shape[0], np.float64)
+    for k in range(i.shape[0]):
+        similarity[k] = canonical_dot(a[i[k]], b[j[k]])
+    return similarity
+
+
+@compiled
+def _norms(vectors: Float32) -> Float64:
+    norms = np.empty(vectors.shape[0], np.float64)
+    for n in range(vectors.shape[0]):
+        norms[n] = np.sqrt(canonical_dot(vectors[n], vectors[n]))
+    return norms
+
+
+@compiled
+def _directions(vectors: Float32, center: Float32, smallest: float) -> tuple[Float32, Float64]:
+    rows, width = vectors.shape
+    directions = np.empty((rows, width), np.float32)
+    norms = np.empty(rows, np.float64)
+    for n in range(rows):
+        for d in range(width):
+            directions[n, d] = vectors[n, d] - center[d]
+        norm = np.sqrt(canonical_dot(directions[n], directions[n]))
+        norms[n] = norm
+        if norm > smallest:  # false for NaN
+            for d in range(width):
+                directions[n, d] = np.float32(np.float64(directions[n, d]) / norm)
+        else:
+            for d in range(width):
+                directions[n, d] = 0.0
+    return directions, norms
+
+
+@compiled
+def accumulate_center(
+    vectors: Float32,
+    norms: Float64,
+    keep: NDArray[np.bool_],
+    unit_sum: Float64,
+    vector_sum: Float64,
+) -> int:
+    """Add the kept rows, one after the other, so that the sums do not depend on batches."""
+    added = 0
+    for n in range(vectors.shape[0]):
+        if keep[n]:
+            added += 1
+            if norms[n] > 0.0:
+                for d in range(vectors.shape[1]):
+                    unit_sum[d] += np.float64(vectors[n, d]) / norms[n]
+                    vector_sum[d] += np.float64(vectors[n, d])
+    return added
+
+
+def canonical_similarity(
+    a: Float32, b: Float32, rows_a: Int64 | None = None, rows_b: Int64 | None = None
+) -> Float64:
+    """Canonical similarity of rows of `a` with rows of `b`, pair by pair.
+
+    Args:
+        a: (n, D) float32 directions.
+        b: (m, D) float32 directions.
+        rows_a: (P,) rows of `a`; None for all, in order.
+        rows_b: (P,) rows of `b`; None for all, in order.
+
+    Returns:
+        (P,) float64, the cosine where both rows have unit length.
+    """
+    i = np.arange(len(a)) if rows_a is None else np.asarray(rows_a, np.int64)
+    j = np.arange(len(b)) if rows_b is None else np.asarray(rows_b, np.int64)
+    return _canonical_pairs(a, b, i, j)
+
+
+def cosine_distance(similarity: Float64) -> Float64:
+    """Cosine distance 1 − s, clipped to [0, 2] (rounding may carry s past 1)."""
+    return np.clip(1.0 - similarity, 0.0, 2.0)
+
+
+def vector_norms(vectors: Float32) -> Float64:
+    """Euclidean norms of raw vectors, (N, D) float32 -> (N,) float64, canonically summed."""
+    return _norms(vectors)
+
+
+def smallest_norm(center: Float32) -> float:
+    """The norm of x − c up to which a row counts as having no direction."""
+    return SMALLEST_RELATIVE_NORM * float(_norms(center[None, :])[0])
+
+
+def to_directions(vectors: Float32, center: Float32) -> tuple[Float32, Float64]:
+    """Center raw vectors and scale them to unit length.
+
+    x − c is taken in float32, its norm in float64 by the canonical sum, and the quotient is
+    rounded once to float32.
+
+    Args:
+        vectors: (N, D) float32, raw activations.
+        center: (D,) float32.
+
+    Returns:
+        (N, D) float32 directions, and (N,) float64 norms of x − c. A row whose norm is 0, or at
+        most 1e-6 of the center's, has no direction: its row is all zeros (see `has_direction`).
+    """
+    return _directions(vectors, center, smallest_norm(center))
+
+
+def has_direction(centered_norms: Float64, center: Float32) -> NDArray[np.bool_]:
+    """True where x − c is long enough to have a direction."""
+    return centered_norms > smallest_norm(center)
+
+
+def check_finite(norms: Float64, where: str = "vectors") -> None:
+    """Raise `ActivationError` that names the first row whose norm is NaN or infinite."""
+    bad = np.flatnonzero(~np.isfinite(norms))
+    if len(bad):
+        raise ActivationError(
+            f"{where}: row {bad[0]} has a NaN or infinite component ({len(bad)} of {len(norms)} "
+            "rows do), finite values were expected; run the model in bfloat16 or float32, or drop "
+            "these rows"
+        )
+
+
+def gemm_band(width: int) -> float:
+    """How far a float32 matrix product can be from the canonical similarity of two directions.
+
+    For any order of summation, fused or not, |fl(x·e) − x·e| <= γ_D ‖x‖‖e‖ with
+    γ_D = D u / (1 − D u), u = 2⁻²⁴ (Higham, Accuracy and Stability of Numerical Algorithms,
+    §3.1). Directions are within 2⁻²³ of unit length; the canonical sum itself errs by less than
+    D 2⁻⁵². Both are covered by the factor 1.01.
+    """
+    unit = 2.0**-24
+    return 1.01 * width * unit / (1.0 - width * unit)
