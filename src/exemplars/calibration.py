@@ -284,15 +284,14 @@ def _merge_intervals(starts: Int64, stops: Int64) -> tuple[Int64, Int64]:
 
 
 def _center(sample: _Sample, norms: list[Float64], limit: float | None) -> Float32:
-    unit_sum = vector_sum = None
+    unit_sum = vector_sum = np.empty(0)
     rows = 0
     for batch, batch_norms in zip(sample, norms, strict=True):
-        if unit_sum is None:
+        if rows == 0:
             unit_sum, vector_sum = np.zeros(batch.shape[1]), np.zeros(batch.shape[1])
         rows += accumulate_center(
             batch, batch_norms, _within(batch_norms, limit), unit_sum, vector_sum
         )
-    assert unit_sum is not None and vector_sum is not None
     # Correctly rounded sums of D terms: the same on every machine.
     length = math.sqrt(math.fsum(v * v for v in unit_sum.tolist()))
     if length <= 1e-6 * rows:
@@ -345,7 +344,7 @@ def _summary(norms: Float64) -> tuple[float, float, float]:
 
 
 def _check_percentiles(percentiles: float | Sequence[float]) -> list[float]:
-    given = [percentiles] if isinstance(percentiles, (int, float)) else list(percentiles)
+    given = [percentiles] if isinstance(percentiles, (int, float, np.number)) else [*percentiles]
     wanted = sorted({float(p) for p in given})
     if not wanted:
         raise ValueError("no percentile was given, expected at least one in (0, 100)")

@@ -13,6 +13,7 @@ rows ("batch:B").
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,7 +208,7 @@ class LeaderClustering:
         self._rows[self.n_regions : needed] = rows
         self.n_regions = needed
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """What a checkpoint keeps, as arrays."""
         return {
             "exemplars": self.exemplars,
@@ -215,7 +216,7 @@ class LeaderClustering:
             "batch": np.array([self._batch, self._before_batch], np.int64),
         }
 
-    def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Go on from a `state`."""
         self.n_regions = 0
         self._append(

@@ -6,7 +6,6 @@ members. While streaming these are row numbers; afterwards each is looked up onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -60,23 +59,6 @@ class Contexts(Protocol):
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """Where a row of the stream stands in the text."""
-
-    document: int
-    position: int
-    token: int
-    before: str
-    text: str
-    after: str
-    name: str
-
-
-UNSEEN = Sighting(-1, -1, -1, "", "", "", "")
-"""Of rows that come from arrays, not from text."""
-
-
-@dataclass(frozen=True)
 class TableContexts:
     """Contexts held in memory: a pyarrow table sorted by region and distance."""
 
@@ -113,18 +95,18 @@ def contexts_schema() -> Any:
     return pa.schema(list(kinds.items()))
 
 
-def contexts_table(
-    kept: MemberRows,
-    exemplar_rows: Int64 | None,
-    look_up: Callable[[Int64], Sequence[Sighting]] | None = None,
-) -> Any:
+SEEN = ("document", "position", "token", "before", "text", "after", "name")
+"""Columns that come from the text; a row of an array has -1 and empty strings there."""
+
+
+def contexts_table(kept: MemberRows, exemplar_rows: Int64 | None, sightings: Any = None) -> Any:
     """One line for each kept member, sorted by region, distance, and row.
 
     Args:
         kept: The members to list.
         exemplar_rows: (K,) the founders' rows; None if they are not rows of this stream.
-        look_up: Ascending distinct rows -> their sightings, in the same order; None for rows that
-            have no text.
+        sightings: pyarrow table with a column `row`, ascending, that has every kept row, and
+            the columns `SEEN`; None for rows that have no text.
 
     Returns:
         A pyarrow table with the columns of `Context`.
@@ -133,8 +115,6 @@ def contexts_table(
 
     region, row, distance, ranks = _list_members(kept)
     founders = np.full(len(kept.nearest_row), -1) if exemplar_rows is None else exemplar_rows
-    distinct, place = np.unique(row, return_inverse=True)
-    seen = [UNSEEN] * len(distinct) if look_up is None else list(look_up(distinct))
     columns: dict[str, Any] = {
         "region": region,
         "row": row,
@@ -142,12 +122,30 @@ def contexts_table(
         "exemplar": row == founders[region],
         **ranks,
     }
-    for name in ("document", "position", "token", "before", "text", "after", "name"):
-        values = [getattr(sighting, name) for sighting in seen]
-        columns[name] = [values[k] for k in place]
     schema = contexts_schema()
-    arrays = [pa.array(columns[f.name], type=f.type) for f in schema]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    if sightings is None:
+        nothing = {"document": -1, "position": -1, "token": -1}
+        columns |= {name: [nothing.get(name, "")] * len(row) for name in SEEN}
+    else:
+        place = np.searchsorted(sightings["row"].to_numpy(), row)
+        seen = sightings.select(SEEN).take(place).combine_chunks()
+        columns |= {name: seen[name] for name in SEEN}
+    arrays = [
+        columns[f.name].cast(f.type)
+        if isinstance(columns[f.name], pa.ChunkedArray)
+        else pa.array(columns[f.name], type=f.type)
+        for f in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema).combine_chunks()
+
+
+def kept_row_numbers(kept: MemberRows) -> Int64:
+    """Distinct rows that are kept for any region, ascending."""
+    every = np.concatenate(
+        [kept.nearest_row.ravel(), kept.farthest_row.ravel(), kept.sample_row.ravel()]
+    )
+    distinct = np.unique(every)
+    return distinct[distinct >= 0]
 
 
 def _list_members(
@@ -160,11 +158,10 @@ def _list_members(
         "sample_rank": (kept.sample_row, kept.sample_distance),
     }
     parts = []
-    for which, (rows, distances) in enumerate(lists.values()):
+    for number, (rows, distances) in enumerate(lists.values()):
         region, rank = np.nonzero(rows >= 0)
-        parts.append(
-            (region, rows[region, rank], distances[region, rank], rank, np.full(len(rank), which))
-        )
+        which = np.full(len(rank), number)
+        parts.append((region, rows[region, rank], distances[region, rank], rank, which))
     region, row, distance, rank, which = (np.concatenate(p) for p in zip(*parts, strict=True))
     order = np.lexsort((row, distance, region))
     region, row, distance = region[order], row[order], distance[order]

@@ -53,7 +53,7 @@ class Region:
     contexts: tuple[Context, ...]
 
     def direction(self, basis: str = "exemplar") -> Float32:
-        """(D,) unit direction: the exemplar (what one injects) or the mean (what one reads with)."""
+        """(D,) unit direction: the exemplar (what one injects) or the mean (to read with)."""
         return self.exemplar if _basis(basis) == "exemplar" else self.mean
 
 
@@ -77,6 +77,8 @@ class Dictionary:
     """Rows left out: "norm outlier", "no direction"."""
     census: MemberStatistics | None = None
     """Members when every row goes to the nearest exemplar of the finished dictionary."""
+    census_contexts: Contexts | None = None
+    """Contexts of the census's members; `contexts` are those of the members as they joined."""
     contexts: Contexts | None = None
     growth: Any = None
     """pyarrow table: document, rows, regions, singletons; one line where a document ends."""
@@ -180,10 +182,10 @@ class Dictionary:
         for start in range(0, len(x), _ROWS):
             part = slice(start, start + _ROWS)
             directions, norms = to_directions(x[part], self.center)
-            check_finite(norms)
+            check_finite(norms, first_row=start)
             region, similarity = nearest(directions, self.exemplars)
             distance = cosine_distance(similarity).astype(np.float32)
-            none = ~has_direction(norms, self.center)
+            none = (region < 0) | ~has_direction(norms, self.center)
             region[none], distance[none] = -1, np.nan
             regions[part], distances[part] = region, distance
         return regions, distances
@@ -211,12 +213,14 @@ class Dictionary:
         return _readout.decode(codes, self.center, self.basis(basis))
 
     def neighbours(self, region: int, k: int = 5, basis: str = "exemplar") -> tuple[Int64, Float32]:
-        """The k regions nearest to one: their indices and cosine distances, nearest first."""
-        rows = self.basis(basis)
+        """The k regions nearest to one: their indices and cosine distances, nearest first.
+
+        A region without members has no mean, so by "mean" it neighbours none.
+        """
         distance = self.distance_matrix([self.region(region).index], basis=basis)[0]
         distance[region] = np.inf
-        distance[~np.isfinite(rows[:, 0])] = np.inf
-        order = np.argsort(distance, kind="stable")[: min(k, self.n_regions - 1)]
+        order = np.argsort(distance, kind="stable")
+        order = order[np.isfinite(distance[order])][:k]
         return order.astype(np.int64), distance[order]
 
     def distance_matrix(
@@ -265,8 +269,8 @@ class Dictionary:
         return _metrics(self.exemplars, statistics, self.threshold)
 
     def with_census(self, census: MemberStatistics, contexts: Contexts | None = None) -> Dictionary:
-        """A copy with the statistics of a census."""
-        return replace(self, census=census, contexts=contexts or self.contexts)
+        """A copy with the statistics and the contexts of a census."""
+        return replace(self, census=census, census_contexts=contexts)
 
     def _vectors(self, vectors: Any) -> Float32:
         x = as_vectors(vectors)
@@ -322,8 +326,8 @@ def partition(
     for batch in _batches(vectors):
         directions, rows, lost = usable_directions(batch, n_rows, calibration)
         n_rows += len(batch)
-        for reason, count in lost.items():
-            dropped[reason] += count
+        for reason, lost_rows in lost.items():
+            dropped[reason] += len(lost_rows)
         joined = clustering.add(directions, rows)
         if not twice:
             members.add(
@@ -378,8 +382,8 @@ def count_members(members: Members, exemplars: Float32, directions: Float32, row
 
 def usable_directions(
     vectors: Float32, first_row: int, calibration: Calibration
-) -> tuple[Float32, Int64, dict[str, int]]:
-    """Directions of the rows that take part, their global numbers, and how many do not.
+) -> tuple[Float32, Int64, dict[str, Int64]]:
+    """Directions of the rows that take part, their numbers, and the numbers of those that do not.
 
     Rows are numbered before any is dropped.
 
@@ -399,14 +403,14 @@ def usable_directions(
             "use rows of one site"
         )
     directions, norms = to_directions(vectors, center)
-    check_finite(norms)
+    check_finite(norms, first_row=first_row)
     keep = has_direction(norms, center)
     outlier = np.zeros(len(vectors), np.bool_)
     if calibration.norm_limit is not None:
         outlier = vector_norms(vectors) > calibration.norm_limit
-    dropped = {"norm outlier": int(outlier.sum()), "no direction": int((~keep & ~outlier).sum())}
-    keep &= ~outlier
     rows = np.arange(first_row, first_row + len(vectors), dtype=np.int64)
+    dropped = {"norm outlier": rows[outlier], "no direction": rows[~keep & ~outlier]}
+    keep &= ~outlier
     if keep.all():
         return directions, rows, dropped
     return directions[keep], rows[keep], dropped

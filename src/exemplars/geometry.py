@@ -31,9 +31,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def compiled(function: _Function) -> _Function:
     """`function` compiled by numba, strict IEEE arithmetic, kept on disk where that is possible."""
     try:
-        return numba.njit(cache=True, nogil=True, fastmath=False)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, nogil=True, fastmath=False)(function)
     except RuntimeError:  # nowhere to write the compiled code: compile again in each process
-        return numba.njit(nogil=True, fastmath=False)(function)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True, fastmath=False)(function)
 
 
 @compiled
@@ -179,14 +179,17 @@ def has_direction(centered_norms: Float64, center: Float32) -> NDArray[np.bool_]
     return centered_norms > smallest_norm(center)
 
 
-def check_finite(norms: Float64, where: str = "vectors") -> None:
-    """Raise `ActivationError` that names the first row whose norm is NaN or infinite."""
+def check_finite(norms: Float64, where: str = "vectors", first_row: int = 0) -> None:
+    """Raise `ActivationError` that names the first row whose norm is NaN or infinite.
+
+    Rows are numbered from `first_row`.
+    """
     bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
         raise ActivationError(
-            f"{where}: row {bad[0]} has a NaN or infinite component ({len(bad)} of {len(norms)} "
-            "rows do), finite values were expected; run the model in bfloat16 or float32, or drop "
-            "these rows"
+            f"{where}: row {first_row + bad[0]} has a NaN or infinite component "
+            f"({len(bad)} of {len(norms)} rows do), finite values were expected; "
+            "run the model in bfloat16 or float32, or drop these rows"
         )
 
 

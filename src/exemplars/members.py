@@ -9,6 +9,7 @@ merged into the other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ BINS_PER_THRESHOLD = 32
 EXTREMES = 10
 SAMPLE = 30
 
-_FIELDS = {
+_FIELDS: dict[str, tuple[tuple[Any, ...], Any, Any]] = {
     # name: (shape of one region's entry, dtype, value of an empty entry)
     "counts": ((), np.int64, 0),
     "direction_sums": (("width",), np.int64, 0),
@@ -89,7 +90,7 @@ class Members:
         self.n_regions = 0
         self.singletons = 0
         """Regions with exactly one member."""
-        self._arrays: dict[str, NDArray[np.generic]] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
         self._allocate(256)
 
     def add(
@@ -164,7 +165,7 @@ class Members:
             "distance_square_sums",
             "histogram",
         ):
-            mine[name][:k] += theirs[name]  # type: ignore[operator]
+            mine[name][:k] += theirs[name]
         for keys, kept in (
             (("nearest_distance", "nearest_row"), EXTREMES),
             (("farthest_key", "farthest_row"), EXTREMES),
@@ -206,17 +207,17 @@ class Members:
             sample_distance=a["sample_distance"].copy(),
         )
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """What a checkpoint keeps: the accumulators of the regions there are."""
         return {name: array[: self.n_regions] for name, array in self._arrays.items()}
 
-    def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Go on from a `state`."""
         self.n_regions = len(state["counts"])
         self._allocate(max(256, self.n_regions), state)
         self.singletons = int((self._arrays["counts"][: self.n_regions] == 1).sum())
 
-    def _allocate(self, room: int, old: dict[str, NDArray[np.generic]] | None = None) -> None:
+    def _allocate(self, room: int, old: dict[str, NDArray[Any]] | None = None) -> None:
         old = self.state() if old is None and self._arrays else (old or {})
         for name, (shape, dtype, empty) in _FIELDS.items():
             full = (room, *(self.width if axis == "width" else axis for axis in shape))

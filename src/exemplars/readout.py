@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from exemplars.geometry import Float32, Float64, Int64, to_directions
+from exemplars.geometry import Float32, Float64, Int64, check_finite, to_directions
 from exemplars.nearest import nearest
 
 READOUTS = ("topk", "signed", "cosine", "topk_norm", "binary")
@@ -45,6 +45,7 @@ def encode(
 
     Raises:
         ValueError: An unknown readout, or k out of range.
+        ActivationError: A NaN or infinite component.
     """
     if readout not in READOUTS:
         raise ValueError(f'readout is "{readout}", expected one of {", ".join(READOUTS)}')
@@ -53,7 +54,8 @@ def encode(
     if readout == "binary" and k != 1:
         raise ValueError(f"k is {k}, but the binary readout marks exactly 1 region")
     directions, norms = to_directions(vectors, center)
-    usable = np.isfinite(basis).all(axis=1)
+    check_finite(norms)
+    usable: Any = np.isfinite(basis).all(axis=1)
     rows = np.where(usable[:, None], basis, np.float32(0))
     if readout in ("signed", "cosine"):
         codes = directions @ rows.T

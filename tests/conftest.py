@@ -1,0 +1,83 @@
+"""Tokenizers built in memory, one for each way in which real ones differ. No network."""
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+END = "<|endoftext|>"
+START_OF_TURN, END_OF_TURN = "<|im_start|>", "<|im_end|>"
+MERGES = [
+    ("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("e", "r"), ("Ġ", "a"), ("a", "n"),
+    ("Ġ", "Ġ"), ("ĠĠ", "ĠĠ"), ("o", "u"), ("Ċ", "Ċ"),
+]  # fmt: skip
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n"
+    "{% endif %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def byte_level_bpe(adds_bos: bool = False) -> Tokenizer:
+    """Byte-level BPE with a few merges, as GPT-2's; ids 0 to 2 are the special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [END, START_OF_TURN, END_OF_TURN, *alphabet, *("".join(pair) for pair in MERGES)]
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, MERGES))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([END, START_OF_TURN, END_OF_TURN])
+    if adds_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{END} $A", pair=f"{END} $A $B", special_tokens=[(END, 0)]
+        )
+    return tokenizer
+
+
+def make_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """One of KINDS."""
+    ends = {"bos_token": END, "eos_token": END, "pad_token": END}
+    if kind == "gpt2":  # pad = BOS = EOS, and no BOS added
+        return PreTrainedTokenizerFast(tokenizer_object=byte_level_bpe(), **ends)
+    if kind == "bos":
+        return PreTrainedTokenizerFast(tokenizer_object=byte_level_bpe(adds_bos=True), **ends)
+    if kind == "chat":  # adds BOS, and so does its template
+        made = PreTrainedTokenizerFast(tokenizer_object=byte_level_bpe(adds_bos=True), **ends)
+        made.chat_template = "{{ bos_token }}" + CHAT_TEMPLATE
+        return made
+    if kind == "left":
+        made = PreTrainedTokenizerFast(
+            tokenizer_object=byte_level_bpe(), padding_side="left", truncation_side="left", **ends
+        )
+        made.backend_tokenizer.enable_truncation(7)
+        made.backend_tokenizer.enable_padding(direction="left", length=9)
+        return made
+    assert kind == "bare"  # no special tokens at all
+    return PreTrainedTokenizerFast(tokenizer_object=byte_level_bpe())
+
+
+KINDS = ("gpt2", "bos", "chat", "left", "bare")
+
+
+@pytest.fixture
+def gpt2_tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer("gpt2")
+
+
+@pytest.fixture
+def bos_tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer("bos")
+
+
+@pytest.fixture
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer("chat")
+
+
+@pytest.fixture
+def left_tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer("left")
+
+
+@pytest.fixture
+def bare_tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer("bare")
