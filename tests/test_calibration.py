@@ -96,6 +96,23 @@ def test_an_order_statistic_is_a_canonical_distance_of_a_pair():
     np.testing.assert_allclose(pairwise_percentiles(u, percentiles), ranked, rtol=1e-15, atol=0)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_that_float32_cannot_rank_are_ranked_canonically(seed):
+    """All distances are 0.5 but for rounding, and 0.5 is the border of two bins."""
+    rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((96, 96)))[0]
+    u = ((rotation[:1] + rotation[1:61]) / np.sqrt(2)).astype(np.float32)
+    pairs = np.triu_indices(60, 1)
+    s = np.clip(1 - oracle.canonical_matrix(u, u)[pairs], 0, 2)
+    assert np.abs(s - 0.5).max() < 1e-6
+    percentiles = np.arange(0, 101, 5)
+    expected = np.percentile(s, percentiles)
+    in_float32 = np.percentile(1 - (u @ u.T)[pairs], percentiles)
+    assert np.abs(in_float32 - expected).max() > 1e-9
+    for p, value in zip(percentiles, expected, strict=True):
+        assert abs(pairwise_percentiles(u, [p])[0] - value) < 1e-13
+    np.testing.assert_allclose(pairwise_percentiles(u, percentiles), expected, rtol=0, atol=1e-13)
+
+
 def test_two_rows_have_one_distance_at_every_percentile():
     u = np.array([[1, 0, 0], [0.6, 0.8, 0]], np.float32)
     distance = 1.0 - float(np.float32(0.6))

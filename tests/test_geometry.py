@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 import oracle
 from exemplars.errors import ActivationError
@@ -25,25 +24,31 @@ from exemplars.geometry import (
 
 PROPERTY = settings(deadline=None, max_examples=60)
 WIDTHS = (1, 2, 3, 5, 7, 8, 9, 15, 16, 64, 577, 4101)
-floats = st.floats(-(2.0**60), 2.0**60, width=32)
-pair = st.sampled_from((*range(1, 20), 64, 577)).flatmap(
-    lambda width: arrays(np.float32, (2, width), elements=floats, fill=floats)
-)
+widths = st.sampled_from((*range(1, 20), 64, 577))
+seeds = st.integers(0, 2**32)
 
 
 def gaussian(seed, n, width, scale=1.0):
     return (scale * np.random.default_rng(seed).standard_normal((n, width))).astype(np.float32)
 
 
+def uneven(seed, n, width):
+    """Rows whose sums round differently in any other order of summation."""
+    scale = 10.0 ** np.random.default_rng(seed).uniform(-4, 4, (n, width))
+    return (gaussian(seed, n, width) * scale).astype(np.float32)
+
+
 @PROPERTY
-@given(pair)
-def test_the_canonical_dot_is_the_eight_lane_sum_to_the_bit(rows):
+@given(seeds, widths)
+def test_the_canonical_dot_is_the_eight_lane_sum_to_the_bit(seed, width):
+    rows = uneven(seed, 2, width)
     assert canonical_dot(rows[0], rows[1]) == oracle.canonical(rows[0], rows[1])
 
 
 @PROPERTY
-@given(pair)
-def test_the_canonical_dot_is_symmetric_and_ignores_zeros_that_pad_the_rows(rows):
+@given(seeds, widths)
+def test_the_canonical_dot_is_symmetric_and_ignores_zeros_that_pad_the_rows(seed, width):
+    rows = uneven(seed, 2, width)
     padded = np.pad(rows, [(0, 0), (0, 11)])
     value = canonical_dot(rows[0], rows[1])
     assert canonical_dot(rows[1], rows[0]) == value == canonical_dot(padded[0], padded[1])

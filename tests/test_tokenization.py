@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import KINDS, make_tokenizer
-from exemplars import corpora
+from exemplars import tokenization as tokenization_module
 from exemplars.corpora import texts
 from exemplars.errors import SourceError
 from exemplars.tokenization import Tokenization, TokenWindow, excerpt, locate, token_windows
@@ -323,9 +323,9 @@ def test_truncating_five_million_characters_reads_only_the_first(kind, phrase, m
     assert len(text) > 5_000_000
     tokenizer = TOKENIZERS[kind]
     settings_ = Tokenization(long_documents="truncate", keep_first=True)
-    given, call = [], tokenization._DocumentTokenizer._call
+    given, call = [], tokenization_module._DocumentTokenizer._call
     monkeypatch.setattr(
-        tokenization._DocumentTokenizer,
+        tokenization_module._DocumentTokenizer,
         "_call",
         lambda self, some, **options: given.extend(map(len, some)) or call(self, some, **options),
     )
@@ -344,7 +344,7 @@ def test_truncating_keeps_reading_while_tokens_are_few(gpt2_tokenizer):
 def test_a_text_longer_than_a_segment_loses_nothing_at_the_cuts(bos_tokenizer, monkeypatch):
     text = "  the inner\n\ntown in and out  " * 200
     whole = list(token_windows(texts([text]), bos_tokenizer, Tokenization()))
-    monkeypatch.setattr(corpora, "_SEGMENT", 500)
+    monkeypatch.setattr(tokenization_module, "_SEGMENT", 500)
     cut = list(token_windows(texts([text]), bos_tokenizer, Tokenization()))
     assert "".join(text[a:b] for w in cut for a, b in zip(w.start, w.end, strict=True))
     located = next(iter(locate(texts([text]), bos_tokenizer, Tokenization(keep_first=True), [0])))

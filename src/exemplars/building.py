@@ -58,6 +58,8 @@ CALIBRATION_ROWS = 200_000
 """Rows of the stream that calibration reads, unless the budget is smaller."""
 NORM_MULTIPLE = 10.0
 """Rows whose norm is above this multiple of the site's median are attention sinks: dropped."""
+_PROBE_TOKENS = 1024
+"""Tokens of each of the two forward passes that a plan times."""
 
 
 @dataclass(frozen=True)
@@ -311,9 +313,8 @@ def plan(
 
     With `rows` None the plan is for the calibration rows: the length of the text is not known.
     """
-    stream = Stream.of(
-        model, sites, texts, tokenization or Tokenization(), seed, batch_tokens, batch_tokens
-    )
+    probe = min(batch_tokens, _PROBE_TOKENS)
+    stream = Stream.of(model, sites, texts, tokenization or Tokenization(), seed, probe, probe)
     windows = stream.windows()
     rate, row_bytes, largest = float("nan"), 0, 0
     for _ in range(2):  # the first pass also warms up; the second counts if there is one
