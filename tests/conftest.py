@@ -1,5 +1,7 @@
 """Tokenizers built in memory, one for each way in which real ones differ. No network."""
 
+from pathlib import Path
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -81,3 +83,12 @@ def left_tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture
 def bare_tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer("bare")
+
+
+def pytest_configure() -> None:
+    """Drop compiled code that is older than the sources: its cache does not see across files."""
+    source = Path(__file__).parents[1] / "src" / "exemplars"
+    newest = max(file.stat().st_mtime for file in source.rglob("*.py"))
+    for compiled in source.rglob("*.nb[ci]"):
+        if compiled.stat().st_mtime < newest:
+            compiled.unlink(missing_ok=True)

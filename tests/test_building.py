@@ -64,8 +64,11 @@ def all_rows(model, texts, site=SITE, tokenization=TOKENIZATION):
     ]
     return (
         np.concatenate([as_vectors(w.vectors) for w in windows]),
-        *(np.concatenate([getattr(w, f) for w in windows]) for f in ("document", "position", "token")),
-    )  # fmt: skip
+        *(
+            np.concatenate([getattr(w, field) for w in windows])
+            for field in ("document", "position", "token")
+        ),
+    )
 
 
 # --- what a build is -----------------------------------------------------------------------------

@@ -97,8 +97,11 @@ def test_rows_are_numbered_before_any_is_dropped(calibration):
     x = rows(5, 200)
     limited = replace(calibration, norm_limit=30.0)
     sinks, lost = [0, 17], [1, 40, 199]
-    x[sinks] *= 100
-    x[lost] = calibration.center
+    x[0] *= 100
+    c = calibration.center * np.float32(12 / np.linalg.norm(calibration.center))
+    limited = replace(limited, center=c)
+    x[17], x[18] = 2.6 * c, -2.4 * c  # long, but near c; and far from c, but not long
+    x[lost] = c
     both = partition(x, limited, 2)
     assert dict(both.dropped) == {"norm outlier": 2, "no direction": 3}
     assert both.rows == 200

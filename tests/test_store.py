@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import hub_stand_in
 from exemplars import store
 from exemplars.calibration import Calibration, calibrate
 from exemplars.contexts import TableContexts, contexts_table, kept_row_numbers
 from exemplars.dictionary import Dictionary, partition, take_census
-from exemplars.errors import ExemplarsError, FormatError, MismatchError, SourceError
+from exemplars.errors import ExemplarsError, FormatError, MismatchError
 from exemplars.members import Members, MemberStatistics
+from exemplars.store import folders, tables
 
 V1 = Path(__file__).parent / "data" / "v1"
 BYTES_PROMISED = ("regions.safetensors", "contexts.parquet", "growth.parquet")
@@ -115,7 +115,7 @@ def relist(folder: Path, name: str) -> None:
     """Make the manifest say what the file now is, as an attacker would."""
     files = json.loads((folder / "manifest.json").read_text())["files"]
     files[name] = {
-        "sha256": store._sha256(folder / name),
+        "sha256": folders.sha256_of(folder / name),
         "size": (folder / name).stat().st_size,
     }
     edit_manifest(folder, files=files)
@@ -273,7 +273,7 @@ def test_reading_one_region_leaves_the_others_on_disk(tmp_path, monkeypatch):
     table = big_contexts(n, k)
     members = np.ones(k)
     path = tmp_path / "contexts.parquet"
-    store._write_contexts(path, table)
+    tables.write_contexts(path, table)
     contexts = store.ParquetContexts(path, k)
     assert members.sum() * n == len(table)
     groups = []
@@ -318,7 +318,7 @@ def big_contexts(n: int, k: int):
 
 def test_a_region_with_more_rows_than_a_group_holds_stays_whole(tmp_path):
     table = pa.concat_tables([big_contexts(3000, 2), big_contexts(1, 0)])
-    store._write_contexts(tmp_path / "c.parquet", table)
+    tables.write_contexts(tmp_path / "c.parquet", table)
     contexts = store.ParquetContexts(tmp_path / "c.parquet")
     assert [contexts._file.metadata.row_group(g).num_rows for g in range(2)] == [3000, 3000]
     assert len(contexts.region(1)) == 3000
@@ -758,118 +758,7 @@ def test_a_dictionary_knows_its_model(dictionary):
     assert "not known" in store.check_model(unknown, model)
 
 
-# --- the Hub ---
-
-
-def in_a_subprocess(code: str, endpoint: str, home: Path, **environment: str) -> str:
-    """The Hub's client reads its address when it is imported."""
-    settings = {
-        "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home),
-        "HF_TOKEN": "token", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
-        **environment,
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", "from exemplars import store, errors\n" + code],
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_what_is_pushed_is_what_is_pulled(saved, dictionary, tmp_path):
-    with hub_stand_in.serve() as hub:
-        out = in_a_subprocess(
-            f"""
-print(store.push({str(saved)!r}, "me/dictionaries", path_in_repo="layer-1", private=True))
-store.push(store.load({str(saved)!r}), "me/dictionaries", path_in_repo="layer-2")
-store.push({str(saved)!r}, "me/one")
-a = store.pull("me/dictionaries", {str(tmp_path / "pulled")!r}, path_in_repo="layer-1")
-b = store.pull("me/dictionaries", path_in_repo="layer-2")
-c = store.pull("me/one")
-print(len(a), len(b), len(c), len(a.contexts.region(1)))
-""",
-            hub.url,
-            tmp_path / "home",
-        )
-        files = hub.files("me/dictionaries")
-    n = dictionary.n_regions
-    assert out.splitlines()[-1] == f"{n} {n} {n} {len(dictionary.contexts.region(1))}"
-    assert set(files) == {"README.md"} | {
-        f"layer-{k}/{name}" for k in (1, 2) for name in (*BYTES_PROMISED, "manifest.json")
-    }
-    pulled = contents(tmp_path / "pulled")
-    assert pulled == {name: b for name, b in contents(saved).items() if name != store.RUN}
-    card = files["README.md"].decode()
-    assert "library_name: exemplars" in card
-    assert 'path_in_repo="layer-1"' in card
-    assert "license" not in card
-
-
-def test_pushing_again_removes_files_of_the_older_dictionary_and_keeps_the_card(saved, tmp_path):
-    with hub_stand_in.serve() as hub:
-        hub.put("me/d", {"README.md": b"mine", "lens.parquet": b"old", "other.txt": b"kept"})
-        in_a_subprocess(f"store.push({str(saved)!r}, 'me/d')", hub.url, tmp_path / "home")
-        files = hub.files("me/d")
-    assert files["README.md"] == b"mine"
-    assert "lens.parquet" not in files
-    assert files["other.txt"] == b"kept"
-
-
-def test_errors_of_the_hub_are_one_sentence(saved, tmp_path):
-    code = f"""
-def attempt(function, *args, **options):
-    try:
-        function(*args, **options)
-    except (errors.SourceError, errors.FormatError) as error:
-        assert "\\n" not in str(error)
-        print(type(error).__name__, error)
-attempt(store.pull, "me/nothing")
-attempt(store.pull, "not a name")
-attempt(store.pull, "me/empty")
-attempt(store.pull, "me/d", revision="nowhere")
-attempt(store.pull, "me/d", {str(tmp_path / "broken")!r})
-attempt(store.push, {str(saved)!r}, "forbidden/d")
-"""
-    with hub_stand_in.serve() as hub:
-        hub.put("me/empty", {"README.md": b""})
-        broken = contents(saved)
-        broken["regions.safetensors"] = broken["regions.safetensors"][:-4] + b"\0\1\2\3"
-        hub.put("me/d", broken)
-        lines = in_a_subprocess(code, hub.url, tmp_path / "home").splitlines()
-        url = hub.url
-    assert "me/nothing does not exist on the Hub" in lines[0]
-    assert '"not a name" is not a name on the Hub' in lines[1]
-    assert "me/empty on the Hub has no manifest.json" in lines[2]
-    assert "no such revision" in lines[3]
-    assert "FormatError" in lines[4]
-    assert "it was altered" in lines[4]
-    assert "the Hub answered 403" in lines[5]
-    assert len(lines) == 6
-    assert not (tmp_path / "broken").exists()
-    offline = in_a_subprocess(
-        "try: store.pull('me/d')\nexcept errors.SourceError as e: print(e)",
-        url,
-        tmp_path / "other home",
-    )
-    assert "could not be reached on the Hub" in offline
-    told = in_a_subprocess(
-        "try: store.pull('me/d')\nexcept errors.SourceError as e: print(e)",
-        url,
-        tmp_path / "other home",
-        HF_HUB_OFFLINE="1",
-    )
-    assert "could not be reached on the Hub" in told
-
-
-def test_a_place_in_a_repository_is_a_plain_folder(dictionary):
-    for place in ("../x", "a/../b", "a\\b"):
-        with pytest.raises(ValueError, match="path_in_repo"):
-            store.push(dictionary, "me/d", path_in_repo=place)
+# --- imports ---
 
 
 def test_importing_the_store_loads_no_model_library():
@@ -879,7 +768,3 @@ def test_importing_the_store_loads_no_model_library():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-
-
-def test_errors_are_of_the_packages_own_kind():
-    assert issubclass(SourceError, ExemplarsError)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from exemplars.errors import FormatError as FormatError
     from exemplars.errors import MismatchError as MismatchError
     from exemplars.errors import SourceError as SourceError
+    from exemplars.hub import pull as pull
+    from exemplars.hub import push as push
     from exemplars.legacy import import_reference as import_reference
     from exemplars.lens import Lens as Lens
     from exemplars.lens import logit_lens as logit_lens
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from exemplars.models import Site as Site
     from exemplars.models import load_model as load_model
     from exemplars.store import load as load
-    from exemplars.store import pull as pull
-    from exemplars.store import push as push
     from exemplars.store import save as save
     from exemplars.streaming import Progress as Progress
     from exemplars.streaming import extract as extract
@@ -83,8 +83,8 @@ _MODULE_OF = {
     "logit_lens": "lens",
     "partition": "dictionary",
     "plan": "building",
-    "pull": "store",
-    "push": "store",
+    "pull": "hub",
+    "push": "hub",
     "read_activations": "activations",
     "save": "store",
     "texts": "corpora",

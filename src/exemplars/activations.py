@@ -69,7 +69,7 @@ def read_activations(
     texts: Any,
     tokenization: Tokenization | None = None,
     *,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     window_tokens: int = 16384,
     cursor: dict[str, Any] | None = None,
 ) -> Iterator[tuple[ActivationBatch, ...]]:

@@ -18,10 +18,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +55,9 @@ from exemplars.tokenization import Tokenization
 
 if TYPE_CHECKING:
     from exemplars.models import Model
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 CALIBRATION_ROWS = 200_000
 """Rows of the stream that calibration reads, unless the budget is smaller."""
@@ -101,7 +106,7 @@ def build(
     calibration_rows: int = CALIBRATION_ROWS,
     block_rows: int = 2048,
     norm_multiple: float | None = NORM_MULTIPLE,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     window_tokens: int = 16384,
     checkpoint_s: float = 60.0,
     resume: bool = False,
@@ -173,11 +178,17 @@ def build(
             if calibration is None:
                 sample = min(calibration_rows, rows or calibration_rows)
                 spool = job.spool(folder / "calibration", sample)
-                calibrations = {
-                    site: _calibrate(spool or stream, site, percentiles, budget, sample,
-                                     block_rows, norm_multiple)
-                    for site in stream.sites
-                }  # fmt: skip
+                source = spool or stream
+
+                def calibrated(site: str) -> Calibration:
+                    vectors = _SiteVectors(source, site, replace(budget, rows=sample))
+                    about = {"first_row": 0, "rows": sample}
+                    return calibrate(
+                        vectors, percentiles, block_rows, norm_multiple=norm_multiple, source=about
+                    )
+
+                found_calibrations = _in_parallel(calibrated, stream.sites)
+                calibrations = dict(zip(stream.sites, found_calibrations, strict=True))
             else:
                 calibrations = _given(calibration, stream.sites)
         else:
@@ -205,9 +216,14 @@ def build(
         timer.lap("contexts_s")
         single = len(found) == 1
         if out is not None:
-            for key, dictionary in found.items():
-                target = Path(out) if single else Path(out) / folder_name(*key)
-                store.save(dictionary, target, overwrite=True, run=[timer.entry(dictionary.rows)])
+            place = Path(out)
+
+            def save(key: tuple[str, float]) -> None:
+                target = place if single else place / folder_name(*key)
+                log = timer.entry(found[key].rows)
+                store.save(found[key], target, overwrite=True, run=[log])
+
+            _in_parallel(save, list(found))
             if not interrupted:
                 shutil.rmtree(folder)
     if interrupted:
@@ -306,7 +322,7 @@ def plan(
     tokenization: Tokenization | None = None,
     calibration_rows: int = CALIBRATION_ROWS,
     seed: int | None = None,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     window_tokens: int = 16384,
 ) -> BuildPlan:
     """What `build` with these arguments will take, from two timed forward passes.
@@ -545,9 +561,9 @@ class _Job:
             keep, last = self.budget.cut(window)
             for site, batch in zip(self.stream.sites, window.batches, strict=True):
                 part = _part(batch.vectors[:keep], batch.first_row, calibrations[site])
-                for run in runs:
-                    if run.site == site and not run.stopped:
-                        run.add(window, batch.first_row + keep, part)
+                end = batch.first_row + keep
+                going = [run for run in runs if run.site == site and not run.stopped]
+                _in_parallel(partial(_Run.add, window=window, end=end, part=part), going)
             position = position.after(window)
             if self.on_progress is not None:
                 regions = {run_name(r.site, r.percentile): r.clustering.n_regions for r in runs}
@@ -694,24 +710,6 @@ def _working_folder(
     yield folder
 
 
-def _calibrate(
-    stream: Stream,
-    site: str,
-    percentiles: Sequence[float],
-    budget: Budget,
-    rows: int,
-    block_rows: int,
-    norm_multiple: float | None,
-) -> Calibration:
-    return calibrate(
-        _SiteVectors(stream, site, replace(budget, rows=rows)),
-        percentiles,
-        block_rows,
-        norm_multiple=norm_multiple,
-        source={"first_row": 0, "rows": rows},
-    )
-
-
 @dataclass(frozen=True)
 class _SiteVectors:
     """The vectors of one site of a stream on disk, within a budget, as often as one iterates."""
@@ -732,6 +730,22 @@ class _SiteVectors:
 def _part(vectors: Any, first_row: int, calibration: Calibration) -> _Part:
     directions, rows, dropped = usable_directions(as_vectors(vectors), first_row, calibration)
     return _Part(directions, fixed_point(directions), rows, dropped)
+
+
+def _in_parallel(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """The function of each item, in their order, on as many threads as torch uses.
+
+    What is compiled, and numpy's products, run outside Python's lock. Several small products at
+    once are faster than one after the other on all cores, so each then has one thread.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threads = min(torch.get_num_threads(), len(items))
+    if threads < 2:
+        return [function(item) for item in items]
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
 
 
 def _given(

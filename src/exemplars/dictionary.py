@@ -141,11 +141,7 @@ class Dictionary:
         Raises:
             ValueError: There is no such region.
         """
-        if not -self.n_regions <= region < self.n_regions:
-            raise ValueError(
-                f"region {region} does not exist; this dictionary has 0 to {self.n_regions - 1}"
-            )
-        k = int(region) % self.n_regions
+        k = self._index(region)
         count = int(self.counts[k])
         return Region(
             index=k,
@@ -217,7 +213,9 @@ class Dictionary:
 
         A region without members has no mean, so by "mean" it neighbours none.
         """
-        distance = self.distance_matrix([self.region(region).index], basis=basis)[0]
+        if k < 1:
+            raise ValueError(f"k is {k}, expected a positive number of neighbours")
+        distance = self.distance_matrix([region], basis=basis)[0]
         distance[region] = np.inf
         order = np.argsort(distance, kind="stable")
         order = order[np.isfinite(distance[order])][:k]
@@ -228,7 +226,7 @@ class Dictionary:
     ) -> Float32:
         """Cosine distances between regions, (len(regions) or K, K) float32, in [0, 2]."""
         rows = self.basis(basis)
-        chosen = rows if regions is None else rows[np.fromiter(regions, np.int64)]
+        chosen = rows if regions is None else rows[[self._index(region) for region in regions]]
         return np.clip(np.float32(1) - chosen @ rows.T, 0, 2)
 
     def shared_neighbours(self, a: int, b: int, basis: str = "exemplar") -> tuple[Int64, Float32]:
@@ -238,7 +236,7 @@ class Dictionary:
             regions: (M,) int64.
             distances: (M,) float32, the mean of the two distances.
         """
-        i, j = self.region(a).index, self.region(b).index
+        i, j = self._index(a), self._index(b)
         to_a, to_b = self.distance_matrix([i, j], basis=basis)
         between = (to_a < to_a[j]) & (to_b < to_a[j])
         between[[i, j]] = False
@@ -263,6 +261,8 @@ class Dictionary:
 
         Source: Rumbelow 2026 (arXiv:2605.14347), intrinsic metrics.
         """
+        if members not in ("build", "census"):
+            raise ValueError(f'members is "{members}", expected "build" or "census"')
         statistics = self.members if members == "build" else self.census
         if statistics is None:
             raise ValueError("this dictionary has no census; run `exemplars census` first")
@@ -271,6 +271,14 @@ class Dictionary:
     def with_census(self, census: MemberStatistics, contexts: Contexts | None = None) -> Dictionary:
         """A copy with the statistics and the contexts of a census."""
         return replace(self, census=census, census_contexts=contexts)
+
+    def _index(self, region: int) -> int:
+        """A region's number; negative ones count from the end."""
+        n = self.n_regions
+        if not -n <= region < n:
+            there_are = f"this dictionary has 0 to {n - 1}" if n else "this dictionary has none"
+            raise ValueError(f"region {region} does not exist; {there_are}")
+        return int(region) % n
 
     def _vectors(self, vectors: Any) -> Float32:
         x = as_vectors(vectors)
@@ -376,6 +384,8 @@ def take_census(dictionary: Dictionary, batches: Iterable[Any], seed: int = 0) -
 
 def count_members(members: Members, exemplars: Float32, directions: Float32, rows: Int64) -> None:
     """Add rows to `members` of the finished regions: one step of a census."""
+    if not len(exemplars):
+        return
     region, similarity = nearest(directions, exemplars)
     members.add(fixed_point(directions), region, cosine_distance(similarity), rows, len(exemplars))
 

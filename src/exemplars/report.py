@@ -1,7 +1,7 @@
 """Results as text for people and as JSON for programs.
 
-Text that comes from documents is shown with its control characters made visible, so that no
-document can write to the terminal it is printed on.
+Text that comes from documents, models and manifests is shown with its control characters made
+visible, so that none of it can write to the terminal it is printed on. JSON is plain ASCII.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exemplars.building import BuildPlan
-from exemplars.contexts import Context
-from exemplars.diagnosis import Diagnosis
-from exemplars.dictionary import Dictionary
-from exemplars.tracing import Trace
+if TYPE_CHECKING:
+    from exemplars.building import BuildPlan
+    from exemplars.contexts import Context
+    from exemplars.diagnosis import Diagnosis
+    from exemplars.dictionary import Dictionary
+    from exemplars.tracing import Trace
 
 _VISIBLE = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 
@@ -44,7 +46,7 @@ def visible(text: str) -> str:
 
 def to_json(result: Any) -> str:
     """Any result as JSON: records as objects, arrays as lists, NaN and infinity as null."""
-    return json.dumps(_plain(result), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(result), allow_nan=False)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -64,18 +66,30 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join([line(list(header)), rule, *(line(row) for row in cells)])
 
 
-def plan_text(plan: BuildPlan) -> str:
-    """A build's plan, before it starts."""
+def provenance(dictionary: Dictionary, key: str) -> Mapping[str, Any]:
+    """What a dictionary says of its "site", its "model", ...; empty where it says nothing."""
+    found = dictionary.provenance.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def plan_text(plan: BuildPlan, whole_text: bool = False) -> str:
+    """A build's plan, before it starts; without a budget, `whole_text`, for its calibration."""
     n = len(plan.sites) * len(plan.percentiles)
     percentiles = ", ".join(f"{p:g}" for p in plan.percentiles)
+    rows = "all of the text" if whole_text else f"{plan.rows:,}"
+    time = (
+        f"about {duration(plan.forward_s)} of forward passes at {plan.rows_per_s:,.0f} rows/s, "
+        f"clustering on top{' (for the calibration rows alone)' if whole_text else ''}"
+    )
+    if not plan.rows_per_s > 0:
+        time = "not known: the first documents have no rows"
     return "\n".join(
         [
-            f"sites        {', '.join(plan.sites)}",
+            f"sites        {visible(', '.join(plan.sites))}",
             f"percentiles  {percentiles}  ({n} {'dictionary' if n == 1 else 'dictionaries'})",
-            f"rows         {plan.rows:,}, the first {plan.calibration_rows:,} of them read first "
+            f"rows         {rows}, the first {plan.calibration_rows:,} of them read first "
             "for calibration",
-            f"time         about {duration(plan.forward_s)} of forward passes at "
-            f"{plan.rows_per_s:,.0f} rows/s, clustering on top",
+            f"time         {time}",
             f"memory       {size(plan.window_bytes)} of activations, and {size(plan.region_bytes)} "
             "for each region, beside the model",
             f"disk         {size(plan.working_disk_bytes)} while building; at most "
@@ -86,17 +100,16 @@ def plan_text(plan: BuildPlan) -> str:
 
 def dictionary_summary(dictionary: Dictionary) -> dict[str, Any]:
     """What a dictionary is and its intrinsic metrics, as plain values."""
-    about = dictionary.provenance
     return {
-        "site": about.get("site", {}).get("name"),
-        "model": about.get("model", {}).get("name"),
+        "site": provenance(dictionary, "site").get("name"),
+        "model": provenance(dictionary, "model").get("name"),
         "regions": dictionary.n_regions,
         "rows": dictionary.rows,
         "width": dictionary.width,
         "percentile": dictionary.percentile,
         "threshold": dictionary.threshold,
         "membership": dictionary.membership,
-        "complete": about.get("complete", True),
+        "complete": dictionary.provenance.get("complete", True),
         "dropped": dict(dictionary.dropped),
         "center_norm": float(np.linalg.norm(dictionary.center)),
         "metrics": dictionary.metrics(),
@@ -116,7 +129,7 @@ def dictionaries_text(dictionaries: Iterable[Dictionary]) -> str:
         many = d.counts >= 2
         rows.append(
             (
-                d.provenance.get("site", {}).get("name", "–"),
+                provenance(d, "site").get("name", "–"),
                 f"{d.percentile:g}",
                 f"{d.threshold:.4f}",
                 d.rows,
@@ -129,6 +142,51 @@ def dictionaries_text(dictionaries: Iterable[Dictionary]) -> str:
             )
         )
     return table(header, rows)
+
+
+def metrics_text(dictionary: Dictionary) -> str:
+    """The intrinsic metrics, those of the build and, if there was one, of the census."""
+    build = dictionary.metrics()
+    if dictionary.census is None:
+        return table(("metric", "value"), build.items())
+    census = dictionary.metrics("census")
+    rows = [(name, value, census.get(name, math.nan)) for name, value in build.items()]
+    return table(("metric", "while streaming", "census"), rows)
+
+
+def dictionary_text(dictionary: Dictionary, lens: Any = None, n: int = 20) -> str:
+    """A dictionary on a page: what it is, its metrics, its n largest regions."""
+    parts = [dictionaries_text([dictionary])]
+    if dictionary.provenance.get("complete", True) is False:
+        parts.append("The build was interrupted: this is what it had found.")
+    return "\n\n".join([*parts, metrics_text(dictionary), regions_text(dictionary, lens, n)])
+
+
+def demo_text(
+    found: Mapping[tuple[str, float], Dictionary],
+    lenses: Mapping[tuple[str, float], Any],
+    key: tuple[str, float],
+    out: Path,
+    folder: Path,
+) -> str:
+    """What the demo found, one coherent region of one dictionary, and what to do next."""
+    dictionary, lens = found[key], lenses[key]
+    region = int((dictionary.coherence * (dictionary.counts >= 8)).argmax())
+    return "\n".join(
+        [
+            dictionaries_text(found.values()),
+            "",
+            f"largest regions of {key[0]} at p = {key[1]:g}",
+            regions_text(dictionary, lens, 10),
+            "",
+            card_text(dictionary, region, lens),
+            "",
+            f"The dictionaries are in {out}. Look at another region:",
+            f"  exemplars show {folder} 5",
+            "or see which regions a text passes through:",
+            f'  exemplars assign {folder} "My fellow citizens" --examples 3',
+        ]
+    )
 
 
 def regions_text(dictionary: Dictionary, lens: Any = None, n: int = 12) -> str:
@@ -252,7 +310,7 @@ def trace_text(traces: Sequence[Trace], dictionary: Dictionary, examples: int = 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
     """A line for each check, and the memory plan."""
     marks = {"ok": "✓", "warning": "!", "failed": "✗"}
-    lines = [f"{marks[c.status]} {c.name}: {c.found}" for c in diagnosis.checks]
+    lines = [f"{marks[c.status]} {c.name}: {visible(c.found)}" for c in diagnosis.checks]
     plan = dataclasses.asdict(diagnosis.plan)
     lines += ["", "memory plan"]
     lines += [
@@ -304,7 +362,7 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str(value)
+    return visible(str(value))
 
 
 def _is_number(text: str) -> bool:

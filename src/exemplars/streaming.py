@@ -354,7 +354,7 @@ def extract(
     rows: int | None = None,
     tokenization: Tokenization | None = None,
     seed: int | None = None,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     window_tokens: int = 16384,
     keep_texts: bool = True,
     on_progress: OnProgress | None = None,

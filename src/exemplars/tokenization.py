@@ -417,7 +417,7 @@ def token_windows(
     tokenizer: Any,
     tokenization: Tokenization,
     *,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     window_tokens: int = 16384,
     cursor: dict[str, Any] | None = None,
 ) -> Iterator[TokenWindow]:

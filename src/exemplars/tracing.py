@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,16 +77,17 @@ def trace(
         ValueError: The dictionary does not say which site it is of.
     """
     store.check_model(dictionary, model, allow_mismatch=allow_mismatch)
-    site = dictionary.provenance.get("site", {}).get("name")
+    about = dictionary.provenance.get("site")
+    site = about.get("name") if isinstance(about, Mapping) else None
     if site is None:
         raise ValueError("the dictionary does not say which site it is of; assign vectors instead")
     tokenization = tokenization or tokenization_of(dictionary)
     parts: dict[int, list[tuple[Int64, Float32, NDArray[np.bool_]]]] = {}
     limit = dictionary.calibration.norm_limit
     for (batch,) in read_activations(model, [site], texts, tokenization):
-        vectors = as_vectors(batch.vectors) if len(batch.document) else None
-        if vectors is None:
+        if not len(batch.document):
             continue
+        vectors = as_vectors(batch.vectors)
         region, distance = dictionary.assign(vectors)
         outlier = vector_norms(vectors) > (np.inf if limit is None else limit)
         for number in dict.fromkeys(batch.document.tolist()):

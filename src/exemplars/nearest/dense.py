@@ -102,13 +102,25 @@ def _screen(
     """Append the (row, column) pairs within `band` of the row's largest product so far."""
     n_rows, n_columns = product.shape
     ordered = born.shape[0] > 0
+    # Floats above 0 are ordered as their bits are, and bits below 0 belong to floats below 0. The
+    # compiler makes vectors of an integer maximum, and of a float one it does not.
+    bits = product.view(np.int32)
+    floor = np.zeros(1, np.float32)
+    floor_bits = floor.view(np.int32)
     for r in range(n_rows):
+        floor[0] = largest[r] - band - 1e-6  # and so rounded down
         stop = n_columns
         if ordered:  # births ascend: later exemplars are not offered to this row
             while stop > 0 and born[stop - 1] >= r:
                 stop -= 1
         for c0 in range(0, stop, 128):
             c1 = min(stop, c0 + 128)
+            if floor[0] > 0:
+                top = bits[r, c0]
+                for c in range(c0, c1):
+                    top = max(top, bits[r, c])
+                if top < floor_bits[0]:
+                    continue
             block = product[r, c0]
             for c in range(c0, c1):
                 block = max(block, product[r, c])
@@ -116,6 +128,7 @@ def _screen(
                 continue
             largest[r] = max(largest[r], np.float64(block))
             limit = largest[r] - band
+            floor[0] = limit - 1e-6
             for c in range(c0, c1):
                 if np.float64(product[r, c]) >= limit:
                     if count == values.shape[0]:

@@ -1,0 +1,232 @@
+"""The folder of a dictionary: its files by name, written aside and renamed, hashed as they are
+written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exemplars.errors import FormatError
+
+MANIFEST = "manifest.json"
+REGIONS = "regions.safetensors"
+CONTEXTS = "contexts.parquet"
+GROWTH = "growth.parquet"
+CENSUS = "census.safetensors"
+CENSUS_CONTEXTS = "census_contexts.parquet"
+LENS = "lens.parquet"
+RUN = "run.jsonl"
+PARTS = (REGIONS, CONTEXTS, GROWTH, CENSUS, CENSUS_CONTEXTS, LENS)
+"""Files a manifest may list."""
+OURS = frozenset({MANIFEST, RUN, *PARTS})
+"""Files that belong to a dictionary; all others in its folder are someone's own."""
+CHUNK = 1 << 22
+"""Bytes that are hashed, read or written at once."""
+
+_logger = logging.getLogger(__name__)
+
+
+def place_of(folder: str | os.PathLike[str]) -> Path:
+    """The whole path of a folder that a dictionary may take the place of."""
+    place = Path(folder).resolve()
+    if not place.name:
+        raise FormatError(f"{place} cannot be replaced by a dictionary; give another folder")
+    return place
+
+
+@contextlib.contextmanager
+def written_aside(folder: Path, overwrite: bool, needed: int) -> Iterator[Path]:
+    """An empty folder to write to, which takes the place of `folder` if the block succeeds."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside, new = _aside(folder), folder.with_name(f".{folder.name}.new")
+    if aside.is_dir():  # a kill between the renames below, or just after them
+        if folder.exists():
+            _discard(aside, folder)
+        else:
+            aside.rename(folder)
+    _check_free(folder, overwrite)
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir()
+        yield new
+        _sync_folder(new)
+        _swap(folder, aside, new)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = OSError(
+            f"the disk of {folder} is full: the dictionary needs about {needed:,} bytes and "
+            f"nothing was changed; make room, or save elsewhere"
+        )
+        full.errno = error.errno
+        raise full from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def restore(folder: Path) -> None:
+    """Put back a dictionary that a killed save had moved aside and not replaced."""
+    place = folder.resolve()
+    if place.exists() or not place.name or not _aside(place).is_dir():
+        return
+    time.sleep(0.1)  # a save that is alive is between its two renames for less than that
+    if place.exists():
+        return
+    try:
+        _aside(place).rename(place)
+    except OSError as error:
+        raise FormatError(
+            f"{folder} is missing, but {_aside(place)}, set aside by an interrupted save, is "
+            f"there and could not be moved back ({error.strerror}); rename it"
+        ) from error
+    _logger.warning("%s was set aside by an interrupted save and has been put back", folder)
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where there are no links."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+class HashedFile:
+    """A new file that counts and hashes what is written, and is on disk when closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb")
+        self._digest = hashlib.sha256()
+        self.size = 0
+        """Bytes written."""
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            with contextlib.suppress(OSError):  # it is removed with its folder
+                self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        """Of what is written so far."""
+        return self._digest.hexdigest()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def write(self, data: Any) -> int:
+        self._file.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """The `with` block closes; pyarrow may not."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """A new file, on disk when this returns."""
+    with HashedFile(path) as file:
+        file.write(content)
+
+
+def sync_file(path: Path) -> None:
+    """See that a file is on disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while n := file.readinto(buffer):
+            digest.update(buffer[:n])
+    return digest.hexdigest()
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _swap(folder: Path, aside: Path, new: Path) -> None:
+    if not folder.exists():
+        new.rename(folder)
+        _sync_folder(folder.parent)
+        return
+    folder.rename(aside)
+    try:
+        new.rename(folder)
+    except BaseException:
+        aside.rename(folder)
+        raise
+    _sync_folder(folder.parent)
+    _discard(aside, folder)
+
+
+def _discard(aside: Path, folder: Path) -> None:
+    """Remove a replaced dictionary; what is not a dictionary's file moves to the new one."""
+    for entry in list(aside.iterdir()):
+        if entry.name not in OURS and not (folder / entry.name).exists():
+            entry.rename(folder / entry.name)
+    shutil.rmtree(aside)
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FormatError(f"{folder} is a file, expected a folder or nothing; choose another name")
+    if not any(folder.iterdir()):
+        return
+    is_dictionary = _looks_like_a_dictionary(folder)
+    if not overwrite:
+        what = "a dictionary" if is_dictionary else "files that are not a dictionary"
+        advice = "allow overwriting or choose" if is_dictionary else "choose"
+        raise FormatError(f"{folder} already holds {what}; {advice} another folder")
+    if not is_dictionary:
+        raise FormatError(
+            f"{folder} holds files that are not a dictionary, so it is not overwritten; "
+            "choose another folder"
+        )
+
+
+def _looks_like_a_dictionary(folder: Path) -> bool:
+    try:
+        data = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and {"format_version", "n_regions", "files"} <= set(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
