@@ -462,6 +462,7 @@ def test_a_failed_overwrite_keeps_the_old_dictionary(model, built, tmp_path):
     with pytest.raises(CalibrationError, match="has 0 rows"):
         ex.build(model, SITE, ex.texts(["", ""]), 20, out=folder, overwrite=True, **SETTINGS)
     assert promised(folder) == promised(built)
+    assert not (tmp_path / "d.partial").exists()
 
 
 def test_a_full_disk_loses_nothing(model, texts, built, tmp_path, monkeypatch):

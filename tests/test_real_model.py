@@ -9,11 +9,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from builds import promised
 from safetensors import safe_open
-from shared_data import shared_file
 
 import exemplars as ex
+from builds import promised
+from shared_data import shared_file
 
 pytestmark = pytest.mark.real_model
 SITE = "resid_post.15"
@@ -56,9 +56,7 @@ def test_a_build_of_the_reference_documents_is_repeatable_and_traceable(model, t
     documents = json.loads(shared_file("reference/smollm2_l15.documents.json").read_text())[:20]
     texts = ex.texts(documents)
     for name in ("one", "two"):
-        ex.build(
-            model, SITE, texts, [2, 10], rows=1500, tokenization=TRUNCATE, out=tmp_path / name
-        )
+        ex.build(model, SITE, texts, [2, 10], rows=1500, tokenization=TRUNCATE, out=tmp_path / name)
     for folder in ("resid_post.15-p2", "resid_post.15-p10"):
         assert promised(tmp_path / "one" / folder) == promised(tmp_path / "two" / folder)
     dictionary = ex.load(tmp_path / "one" / "resid_post.15-p2")

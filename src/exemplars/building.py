@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,7 +35,7 @@ from exemplars.clustering import LeaderClustering
 from exemplars.contexts import TableContexts, contexts_table, kept_row_numbers
 from exemplars.corpora import Texts
 from exemplars.dictionary import Dictionary, count_members, usable_directions
-from exemplars.errors import FormatError, MismatchError, SourceError
+from exemplars.errors import ExemplarsError, FormatError, MismatchError, SourceError
 from exemplars.geometry import Float32, Int64
 from exemplars.members import Members, fixed_point
 from exemplars.streaming import (
@@ -266,6 +266,11 @@ def census(
         MismatchError: Another model than the dictionary's.
     """
     about = dictionary.provenance
+    if not about.get("site"):
+        raise ValueError(
+            "the dictionary does not say which site it is of, so no text can be read for it; "
+            "build it from text, or assign vectors"
+        )
     if model is not None:
         store.check_model(dictionary, model)
     stream = Stream.of(
@@ -366,6 +371,12 @@ def tokenization_of(dictionary: Dictionary) -> Tokenization:
     elif str(about.get("rows", "all")).startswith("function "):
         raise ValueError(
             f"the dictionary's rows were chosen by a {about['rows']}; pass a tokenization with it"
+        )
+    known = {field.name for field in fields(Tokenization)}
+    if not set(about) <= known:
+        raise FormatError(
+            f"the dictionary's tokenization has {', '.join(sorted(set(about) - known))}, which this "
+            "version does not know; upgrade exemplars, or pass a tokenization"
         )
     return Tokenization(**about)
 
@@ -662,6 +673,36 @@ class _Checkpoint:
         return _Position(**self.about["position"])
 
 
+def check_out(
+    out: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False
+) -> None:
+    """Raise `FormatError` if `build` with these arguments would refuse the place."""
+    target, folder = Path(out), partial_of(out)
+    if target.name in ("", ".."):
+        raise ValueError(f'out is "{target}", expected the name of a folder to write')
+    if resume:
+        if not (folder / _SETTINGS).exists():
+            raise FormatError(
+                f"{folder} holds no unfinished build; leave out --resume to start one"
+            )
+        return
+    if folder.exists() and not overwrite:
+        raise FormatError(
+            f"{folder} holds an unfinished build; continue it with --resume, or start again with "
+            "--overwrite"
+        )
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise FormatError(f"{target} exists already; give another folder, or --overwrite")
+
+
+_SETTINGS = "build.json"
+
+
+def partial_of(out: str | os.PathLike[str]) -> Path:
+    """Where a build keeps what is unfinished: `OUT.partial`."""
+    return Path(out).with_name(f"{Path(out).name}.partial")
+
+
 @contextlib.contextmanager
 def _working_folder(
     out: str | os.PathLike[str] | None, settings: Mapping[str, Any], resume: bool, overwrite: bool
@@ -673,17 +714,13 @@ def _working_folder(
         with tempfile.TemporaryDirectory(prefix="exemplars-") as temporary:
             yield Path(temporary)
         return
-    target = Path(out)
-    folder = target.with_name(f"{target.name}.partial")
-    about = folder / "build.json"
+    check_out(out, resume=resume, overwrite=overwrite)
+    folder = partial_of(out)
+    about = folder / _SETTINGS
     wanted = json.loads(json.dumps(settings))
     if resume:
         try:
             found = json.loads(about.read_bytes())
-        except FileNotFoundError:
-            raise FormatError(
-                f"{folder} holds no unfinished build; leave out --resume to start one"
-            ) from None
         except ValueError as error:
             raise FormatError(
                 f"{about} is not JSON ({error}); delete {folder} and build again"
@@ -694,20 +731,17 @@ def _working_folder(
                 f"the build in {folder} has {differs}; resume it with its own settings, or give "
                 "another folder"
             )
+    else:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        about.write_text(json.dumps(wanted, indent=1))
+    try:
         yield folder
-        return
-    if folder.exists() and not overwrite:
-        raise FormatError(
-            f"{folder} holds an unfinished build; continue it with --resume, or start again with "
-            "--overwrite"
-        )
-    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
-        raise FormatError(f"{target} exists already; give another folder, or --overwrite")
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    about.write_text(json.dumps(wanted, indent=1))
-    yield folder
+    except (ExemplarsError, ValueError):
+        if not (folder / _Checkpoint.NAME).exists():
+            shutil.rmtree(folder)  # it would fail again: there is nothing to resume
+        raise
 
 
 @dataclass(frozen=True)

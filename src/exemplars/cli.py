@@ -110,15 +110,17 @@ def demo(
     """
     import exemplars as ex
     from exemplars import report
+    from exemplars.building import check_out, partial_of
 
-    _check_out(out)
+    resume = partial_of(out).exists() and not overwrite
+    check_out(out, resume=resume, overwrite=overwrite)
     model = _load_model(DEMO_MODEL)
     texts = ex.texts(DEMO_TEXT).shuffled(0)
     _say(report.plan_text(ex.plan(model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows)))
     with _interruptible(out, "run it again"), _progress() as on_progress:
         found = ex.build(
             model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows, out=out, overwrite=overwrite,
-            resume=_partial(out).exists() and not overwrite, on_progress=on_progress,
+            resume=resume, on_progress=on_progress,
         )  # fmt: skip
     lenses = _save_lenses(model, found, out)
     key = (DEMO_SITES[1], DEMO_PERCENTILES[0])
@@ -196,6 +198,7 @@ def build(
     """Build dictionaries of a model's activations on texts."""
     import exemplars as ex
     from exemplars import report
+    from exemplars.building import check_out
 
     tokenization = ex.Tokenization(
         context_length=context_length,
@@ -206,7 +209,7 @@ def build(
         keep_first=keep_first,
         keep_prefix=keep_prefix,
     )
-    _check_out(out)
+    check_out(out, resume=resume, overwrite=overwrite)
     loaded = _load_model(model, device, dtype)
     source: Any = _texts(text, column, split)
     if hold_out:
@@ -489,9 +492,11 @@ def _interruptible(out: Path | None = None, advice: str = "") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if out is not None and _partial(out).exists():
+        from exemplars.building import partial_of
+
+        if out is not None and partial_of(out).exists():
             raise KeyboardInterrupt(
-                f"interrupted; {_partial(out)} holds what was done: {advice} to go on from there"
+                f"interrupted; {partial_of(out)} holds what was done: {advice} to go on from there"
             ) from None
         raise KeyboardInterrupt("interrupted; nothing was written") from None
 
@@ -601,16 +606,6 @@ def _rows_kept(keep: str) -> Any:
         raise ValueError(f'--keep is "{keep}", expected all, final, or token ids') from None
 
 
-def _check_out(out: Path) -> None:
-    if out.name in ("", ".."):
-        raise ValueError(f'--out is "{out}", expected the name of a folder to write')
-
-
-def _partial(out: Path) -> Path:
-    """Where `build` keeps what is unfinished."""
-    return out.with_name(f"{out.name}.partial")
-
-
 def _folder_of(out: Path, key: tuple[str, float], found: _Found) -> Path:
     from exemplars.building import folder_name
 
@@ -618,11 +613,12 @@ def _folder_of(out: Path, key: tuple[str, float], found: _Found) -> Path:
 
 
 def _save_lenses(model: Model, found: _Found, out: Path) -> dict[tuple[str, float], Any]:
-    """What the regions read as, stored beside each dictionary; None where a site is not as wide
-    as the residual stream, or the model has no unembedding.
+    """What the regions read as, stored beside each dictionary; None where a site is not
+    part of the residual stream, or the model has no unembedding.
     """
     from exemplars import store
     from exemplars.lens import lens_table
+    from exemplars.models import KINDS
 
     _say("reading the regions through the unembedding")
     tables: dict[tuple[str, float], Any] = {}
@@ -630,8 +626,8 @@ def _save_lenses(model: Model, found: _Found, out: Path) -> dict[tuple[str, floa
         for key, dictionary in found.items():
             tables[key] = None
             try:
-                if dictionary.width != model.width:
-                    raise ValueError("the site is not as wide as the residual stream")
+                if not key[0].startswith(KINDS):
+                    raise ValueError(f"{key[0]} is not part of the residual stream")
                 tables[key] = lens_table(model, dictionary)
             except ValueError as error:
                 _say(f"{key[0]} p{key[1]:g} has no reading: {error}")

@@ -54,7 +54,7 @@ def logit_lens(model: Model, directions: NDArray[np.float32], k: int = 8, chunk:
     import torch
 
     weight = model.unembedding.weight
-    directions = np.asarray(directions, np.float32)
+    directions = np.array(directions, np.float32)  # a copy: torch takes no read-only memory
     if directions.ndim != 2 or directions.shape[1] != weight.shape[1]:
         raise MismatchError(
             f"the directions have shape {tuple(directions.shape)} and the unembedding of "

@@ -290,9 +290,7 @@ def trace_text(traces: Sequence[Trace], dictionary: Dictionary, examples: int = 
             region = int(found.region[k])
             ratio = float(found.distance_in_thresholds[k])
             note = "norm outlier" if found.norm_outlier[k] else "outside θ" if ratio > 1 else ""
-            rows.append(
-                (int(found.position[k]), f"‹{visible(text)}›", region, f"{ratio:.2f}", note)
-            )
+            rows.append((int(found.position[k]), f"‹{text}›", region, f"{ratio:.2f}", note))
         title = visible(found.name) or f"document {found.document}"
         parts.append(f"{title}\n{table(('position', 'token', 'region', 'distance/θ', ''), rows)}")
         if examples:

@@ -1,0 +1,5 @@
+"""`python -m exemplars` is the command `exemplars`."""
+
+from exemplars.cli import main
+
+main()
