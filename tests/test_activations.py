@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 
@@ -554,9 +555,170 @@ def test_a_writer_refuses_what_does_not_belong(tmp_path):
         list(ActivationShards.open(tmp_path / "full").windows(["resid_post.9"]))
 
 
-def test_a_window_without_rows_keeps_its_documents(tmp_path):
+def test_a_window_without_rows_leaves_nothing_whatever_its_width(tmp_path):
+    nothing = np.array([4, 5]), np.array([0, 0]), np.arange(0)
+    empty = batches(4, 0, torch.float16, ("resid_post.1",))
+    some = np.array([1, 2]), np.array([1, 3]), np.arange(4)
     with ShardWriter(tmp_path, ["resid_post.1"], [WIDTH], "float32", {}) as writer:
-        nothing = np.array([4, 5]), np.array([0, 0]), np.arange(0)
-        writer.append(batches(0, 0, sites=("resid_post.1",)), *nothing)
-    ((_, documents, document_rows, _),) = ActivationShards.open(tmp_path).windows()
-    assert (documents.tolist(), document_rows.tolist()) == ([4, 5], [0, 0])
+        writer.append(empty, *nothing)
+        writer.append(batches(0, 4, sites=("resid_post.1",)), *some)
+        writer.mark({"ordinal": 1}, {})
+        writer.append(empty, *nothing)
+        writer.mark({"ordinal": 2}, {})
+    shards = ActivationShards.open(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    assert shards.cursor == {"ordinal": 2}
+    for start_row, n in ((0, 1), (3, 1), (4, 0)):
+        windows = list(shards.windows(start_row=start_row))
+        assert len(windows) == n
+        assert all(len(tokens_before) for *_, tokens_before in windows)
+
+
+def test_sites_of_several_dtypes_are_kept_each_in_its_own(tmp_path):
+    sites = ["resid_post.1", "mlp_out.0"]
+    dtypes = [torch.float32, torch.bfloat16]
+    (one,) = batches(0, 5, dtypes[0], sites[:1])
+    (two,) = batches(0, 5, dtypes[1], sites[1:])
+    window = np.array([1]), np.array([5]), np.arange(5)
+    writer = ShardWriter(tmp_path, sites, [one.vectors.shape[1]] * 2, dtypes, {})
+    writer.mark(None, {})
+    with pytest.raises(ValueError, match=r"mlp_out\.0 \(.*bfloat16\), resid.*write them apart"):
+        writer.append((two, one), *window)
+    with ShardWriter.resume(tmp_path) as writer:
+        writer.append((one, two), *window)
+    shards = ActivationShards.open(tmp_path)
+    assert [shards.dtype_of(site) for site in sites] == dtypes
+    with pytest.raises(ValueError, match=r"several dtypes \(bfloat16, float32\).*dtype_of"):
+        _ = shards.dtype
+    ((found, *_),) = shards.windows()
+    for a, b in zip(found, (one, two), strict=True):
+        assert a.vectors.dtype == b.vectors.dtype
+        assert torch.equal(a.vectors, b.vectors)
+
+
+def by_document(n_documents=40, seed=0):
+    """Documents in stream order with their rows: (number, {field: (n,)}), some without rows."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(3 * n_documents)[:n_documents]
+    rows = rng.choice([0, 1, 2, 9], n_documents)
+    edges = np.cumsum([0, *rows])
+    fields = {key: rng.integers(0, 999, edges[-1]) for key in ("token", "position", "start", "end")}
+    return [
+        (int(n), {key: values[a:b] for key, values in fields.items()})
+        for n, a, b in zip(numbers, edges, edges[1:], strict=False)
+    ]
+
+
+@pytest.mark.parametrize("shard_rows", [1, 4, 1000])
+@pytest.mark.parametrize("wanted", ["all", "some", "two", "rowless"])
+def test_documents_are_located_where_their_rows_are(shard_rows, wanted, tmp_path):
+    documents = by_document()
+    writer = ShardWriter(
+        tmp_path, ["resid_post.1"], [1], "float32", {}, shard_bytes=52 * shard_rows
+    )
+    first = 0
+    for k in range(0, len(documents), 7):  # seven documents a window
+        part = documents[k : k + 7]
+        counts_ = np.array([len(fields["token"]) for _, fields in part])
+        joined_ = {key: np.concatenate([f[key] for _, f in part]) for key in part[0][1]}
+        numbers = np.array([n for n, _ in part])
+        n = int(counts_.sum())
+        vectors = torch.zeros(n, 1)
+        batch = ActivationBatch(
+            "resid_post.1", vectors, np.repeat(numbers, counts_), first_row=first, **joined_
+        )
+        writer.write_documents((int(number), None, f"text {number}") for number in numbers)
+        writer.append((batch,), numbers, counts_, np.arange(n) + first)
+        first += n
+    writer.close()
+    sought = {
+        "all": documents,
+        "some": documents[3::5],
+        "two": [documents[8], documents[-1]],
+        "rowless": [d for d in documents if not len(d[1]["token"])],
+    }[wanted]
+    found = list(ActivationShards.open(tmp_path).locate([n for n, _ in sought][::-1]))
+    assert [d.text for d in found] == [f"text {d.number}" for d in found]
+    with_rows = [n for n, fields in sought if len(fields["token"])]
+    assert [d.number for d in found if len(d.token)] == with_rows  # in stream order
+    expected = dict(sought)
+    assert {d.number for d in found} == set(expected)
+    assert len(found) == len(expected)
+    for document in found:
+        for key, values in expected[document.number].items():
+            np.testing.assert_array_equal(getattr(document, key), values)
+    with pytest.raises(ValueError, match="no text of document 999"):
+        list(ActivationShards.open(tmp_path).locate([999]))
+
+
+def test_a_document_is_located_as_soon_as_its_rows_have_ended(tmp_path, monkeypatch):
+    numbers, rows = np.arange(50), np.full(50, 4)
+    with ShardWriter(tmp_path, ["s"], [1], "float32", {}, shard_bytes=52 * 8) as writer:
+        fields = {key: np.repeat(numbers, 4) for key in ("document", "token", "position")}
+        places = {key: np.arange(200) for key in ("start", "end")}
+        writer.write_documents((n, None, "text") for n in numbers.tolist())
+        batch = ActivationBatch("s", torch.zeros(200, 1), **fields, **places, first_row=0)
+        writer.append((batch,), numbers, rows, np.arange(200))
+    shards = ActivationShards.open(tmp_path)
+    assert len(shards.index["shards"]) == 25
+    located = shards.locate(range(50))
+    assert next(located).token.tolist() == [0] * 4
+    assert len([name for name in shards._verified if "shard" in name]) == 1
+    assert [d.number for d in shards.locate([0, 1])] == [0, 1]
+    assert len([name for name in shards._verified if "shard" in name]) <= 2
+
+
+MANGLED = {
+    "no shards": lambda index: index.pop("shards"),
+    "shards is str": lambda index: index.update(shards="shard-000000.safetensors"),
+    "a shard without rows": lambda index: index["shards"][0].pop("rows"),
+    "negative rows": lambda index: index["shards"][-1].update(rows=-4),
+    "another first row": lambda index: index["shards"][1].update(first_row=0),
+    "a file elsewhere": lambda index: index["shards"][0].update(file="../../etc/passwd"),
+    "no digest": lambda index: index["documents"][0].update(sha256=None),
+    "sites are names": lambda index: index.update(sites=["resid_post.1"]),
+    "no sites": lambda index: index.update(sites=[]),
+    "width is str": lambda index: index["sites"][0].update(width="16"),
+    "no such dtype": lambda index: index["sites"][0].update(dtype="nn"),
+    "describe is None": lambda index: index.update(describe=None),
+    "mark is a number": lambda index: index.update(mark=3),
+    "mark lacks rows": lambda index: index["mark"].pop("rows"),
+    "masks is a list": lambda index: index["mark"].update(masks=[1]),
+    "masks of words": lambda index: index["mark"].update(masks={"first": "one"}),
+    "complete is a word": lambda index: index.update(complete="no"),
+}
+
+
+def put_mark(folder):
+    path = folder / "activations.json"
+    index = json.loads(path.read_text())
+    index["mark"] = {
+        "cursor": None, "masks": {"first": 1}, "rows": 10, "last_document": 5, "shards": 1,
+        "documents": 1,
+    }  # fmt: skip
+    path.write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("how", MANGLED)
+def test_an_index_that_lacks_something_is_named(how, tmp_path):
+    write(tmp_path, close=False)
+    put_mark(tmp_path)
+    path = tmp_path / "activations.json"
+    index = json.loads(path.read_text())
+    MANGLED[how](index)
+    path.write_text(json.dumps(index))
+    with pytest.raises(FormatError, match=r"activations\.json is not an index of shards \(.+\)"):
+        ActivationShards.open(tmp_path)
+
+
+def test_a_shard_that_is_no_safetensors_is_named(tmp_path):
+    write(tmp_path)
+    path = tmp_path / "shard-000000.safetensors"
+    path.write_bytes(b"\xff" * 100)
+    index = json.loads((tmp_path / "activations.json").read_text())
+    index["shards"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "activations.json").write_text(json.dumps(index))
+    shards = ActivationShards.open(tmp_path)
+    for reading in (shards.windows(), shards.locate([3])):
+        with pytest.raises(FormatError, match=r"shard-000000\.safetensors is not a shard"):
+            list(reading)

@@ -1,8 +1,10 @@
 """A build is a function of its stream and settings: however it is cut up, stopped, or fed."""
 
+import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,19 +20,20 @@ from threadpoolctl import threadpool_limits
 
 import exemplars as ex
 from builds import SETTINGS, TOKENIZATION, documents, promised
-from exemplars import clustering
+from exemplars import building, clustering
+from exemplars import tokenization as tokenization_module
 from exemplars.activations import ActivationShards, read_activations
 from exemplars.building import tokenization_of
 from exemplars.calibration import as_vectors
 from exemplars.dictionary import partition
 from exemplars.errors import (
     ActivationError,
-    CalibrationError,
     FormatError,
     MismatchError,
     SourceError,
 )
 from exemplars.nearest import dense
+from exemplars.streaming import ShardStream
 from tiny_models import tiny_model, tiny_module, tiny_tokenizer
 
 SITE = "resid_post.1"
@@ -143,8 +146,8 @@ def test_growth_has_a_line_where_each_document_ends(model, texts, built):
     dictionary = ex.load(built)
     _, document, *_ = all_rows(model, texts)
     growth = dictionary.growth.to_pydict()
-    assert growth["document"] == list(range(60))
-    ends = [int((document <= n).sum()) for n in range(60)]
+    assert growth["document"] == np.unique(document).tolist()
+    ends = [int((document <= n).sum()) for n in growth["document"]]
     assert growth["rows"] == ends
     founded = np.searchsorted(dictionary.exemplar_rows, ends)
     assert growth["regions"] == founded.tolist()
@@ -366,7 +369,7 @@ def test_a_seed_permutes_the_documents(model, texts):
     one = ex.build(model, SITE, texts, 20, rows=None, seed=1, **SETTINGS)
     same = ex.build(model, SITE, texts.shuffled(1), 20, rows=None, **SETTINGS)
     np.testing.assert_array_equal(one.exemplars, same.exemplars)
-    assert sorted(one.growth["document"].to_pylist()) == list(range(60))
+    assert sorted(one.growth["document"].to_pylist()) == plain.growth["document"].to_pylist()
     assert one.growth["document"].to_pylist() != plain.growth["document"].to_pylist()
     assert one.provenance["seed"] == 1
 
@@ -391,8 +394,6 @@ def test_attention_sinks_are_dropped_and_counted(texts):
 
 
 def test_a_census_over_the_build_texts_gives_the_voronoi_regions(model, texts, built, tmp_path):
-    import shutil
-
     folder = tmp_path / "d"
     shutil.copytree(built, folder)
     dictionary = ex.load(folder)
@@ -455,11 +456,9 @@ def test_what_lies_at_the_place_is_kept_without_overwrite(model, texts, built):
 
 
 def test_a_failed_overwrite_keeps_the_old_dictionary(model, built, tmp_path):
-    import shutil
-
     folder = tmp_path / "d"
     shutil.copytree(built, folder)
-    with pytest.raises(CalibrationError, match="has 0 rows"):
+    with pytest.raises(SourceError, match="no rows"):
         ex.build(model, SITE, ex.texts(["", ""]), 20, out=folder, overwrite=True, **SETTINGS)
     assert promised(folder) == promised(built)
     assert not (tmp_path / "d.partial").exists()
@@ -506,7 +505,7 @@ def test_a_broken_checkpoint_is_named(model, texts, tmp_path):
 
 def test_a_text_without_rows_is_refused(model, built):
     nothing, shared = ex.texts(["", ""]), ex.load(built).calibration
-    with pytest.raises(CalibrationError, match="has 0 rows, at least 2"):
+    with pytest.raises(SourceError, match="no rows"):
         ex.build(model, SITE, nothing, 20, **SETTINGS)
     with pytest.raises(SourceError, match="no rows"):
         ex.build(model, SITE, nothing, 20, calibration=shared, **SETTINGS)
@@ -583,6 +582,136 @@ def test_shards_of_another_model_are_not_continued(model, texts, tmp_path):
         ex.build(None, "mlp_out.1", ActivationShards.open(tmp_path / "s"), 20)
 
 
+def test_extraction_touches_no_files_but_its_own(model, texts, tmp_path):
+    stream = {"rows": 100, "tokenization": TOKENIZATION, "window_tokens": 256}
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match=r"holds thesis\.txt and no activations\.json"):
+        ex.extract(model, SITE, texts, tmp_path, **stream)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    (tmp_path / "thesis.txt").rename(tmp_path / "other.txt")
+    folder = tmp_path / "shards"
+    whole = ex.extract(model, SITE, texts, folder, **stream)
+    index = json.loads((folder / "activations.json").read_text())
+    (folder / "activations.json").write_text(json.dumps({**index, "mark": None, "complete": False}))
+    mine = ["thesis.txt", "shard-1.safetensors.old", "documents.parquet"]
+    for name in mine:
+        (folder / name).write_text("years of work")
+    (folder / "shard-000007.safetensors.partial").write_text("")
+    again = ex.extract(model, SITE, texts, folder, **stream)
+    assert again.index["shards"] == whole.index["shards"]
+    written = [entry["file"] for k in ("shards", "documents") for entry in again.index[k]]
+    assert {p.name for p in folder.iterdir()} == {*mine, *written, "activations.json"}
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / "activations.json.partial").write_text("{")
+    assert ex.extract(model, SITE, texts, killed, **stream).rows == whole.rows
+
+
+def test_extraction_stops_at_tokens_or_rows(model, texts, tmp_path):
+    stream = {"tokenization": TOKENIZATION, "batch_tokens": 96, "window_tokens": 256}
+    whole = ex.extract(model, SITE, texts, tmp_path / "whole", **stream)
+    few = ex.extract(model, SITE, texts, tmp_path / "few", tokens=300, **stream)
+    assert 300 <= few.cursor["tokens"] < 300 + 256 + 24
+    assert not few.exhausted
+    before = (tmp_path / "few" / "activations.json").stat().st_mtime_ns
+    ex.extract(model, SITE, texts, tmp_path / "few", tokens=300, rows=10**6, **stream)
+    ex.extract(model, SITE, texts, tmp_path / "few", tokens=10**6, rows=100, **stream)
+    assert (tmp_path / "few" / "activations.json").stat().st_mtime_ns == before
+    more = ex.extract(model, SITE, texts, tmp_path / "few", tokens=10**6, **stream)
+    assert (more.rows, more.exhausted) == (whole.rows, True)
+    with pytest.raises(ValueError, match="tokens is 0"):
+        ex.extract(model, SITE, texts, tmp_path / "none", tokens=0, **stream)
+
+
+def test_a_build_of_few_tokens_reads_few_for_its_calibration(model, texts):
+    stages = []
+    ex.build(
+        model, SITE, texts, 20, rows=None, tokens=300, on_progress=stages.append,
+        **{**SETTINGS, "calibration_rows": 100_000},
+    )  # fmt: skip
+    assert 0 < max(p.rows for p in stages if p.stage == "calibration") < 600
+
+
+def test_shards_cannot_be_extracted_again(model, kept, tmp_path):
+    with pytest.raises(ValueError, match="texts are activation shards, expected"):
+        ex.extract(model, SITE, kept, tmp_path / "s")
+
+
+def test_shards_that_do_not_say_what_they_are_of_are_refused(kept, tmp_path):
+    for k, change in enumerate([{}, {**kept.describe, "sites": [{"name": SITE}]}]):
+        folder = tmp_path / str(k)
+        shutil.copytree(kept.folder, folder)
+        path = folder / "activations.json"
+        path.write_text(json.dumps({**kept.index, "describe": change}))
+        with pytest.raises(FormatError, match=r"activations\.json does not say which model"):
+            ex.build(None, SITE, ActivationShards.open(folder), 20)
+
+
+def test_a_place_to_go_on_from_that_is_none_is_named(model, texts, tmp_path):
+    stream = {"rows": 100, "tokenization": TOKENIZATION, "window_tokens": 256}
+    shards = ex.extract(model, SITE, texts, tmp_path / "s", **stream)
+    shards.index["mark"]["cursor"] = {"ordinal": "three"}
+    (tmp_path / "s" / "activations.json").write_text(json.dumps(shards.index))
+    with pytest.raises(FormatError, match=r"activations\.json has .*ordinal"):
+        ex.extract(model, SITE, texts, tmp_path / "s", **{**stream, "rows": 400})
+
+
+def test_the_last_window_of_shards_alone_carries_masks_and_cursor(kept, monkeypatch):
+    shards = ActivationShards.open(kept.folder)
+    first = shards.index["shards"][0]
+    later = {**first, "first_row": first["rows"]}  # the same rows again
+    shards.index["shards"] += [{**first, "first_row": first["rows"], "rows": 0}, later]
+    shards.index["shards"].append({**first, "first_row": 2 * first["rows"], "rows": 0})
+    windows = list(ShardStream(shards, [SITE]).windows())
+    assert [w.cursor for w in windows] == [None, shards.cursor]
+    assert [bool(w.masks) for w in windows] == [False, True]
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("long_documents", ["split", "truncate"])
+def test_every_text_is_kept_once_in_the_order_of_the_rows(
+    model, tmp_path, monkeypatch, seed, long_documents
+):
+    contents = [*documents(20), " ".join(documents(60)), *documents(20, 1)]
+    tokenized = []
+    encode = tokenization_module._DocumentTokenizer._masked
+    monkeypatch.setattr(
+        tokenization_module._DocumentTokenizer,
+        "_masked",
+        lambda self, document, *rest: (
+            tokenized.append(document.number) or encode(self, document, *rest)
+        ),
+    )
+    settings_ = ex.Tokenization(context_length=24, long_documents=long_documents)
+    shards = ex.extract(
+        model, SITE, ex.texts(contents), tmp_path / "s", seed=seed, tokenization=settings_,
+        window_tokens=64,
+    )  # fmt: skip
+    order = [d.number for d in (ex.texts(contents).shuffled(seed) if seed else ex.texts(contents))]
+    assert tokenized == order
+    with_rows = list(dict.fromkeys(n for w in shards.windows() for n in w[0][0].document.tolist()))
+    kept_texts = list(shards.texts())
+    numbers = [number for number, _, _ in kept_texts]
+    assert [n for n in numbers if n in set(with_rows)] == with_rows
+    assert len(set(numbers)) == len(numbers)
+    assert [text for _, _, text in kept_texts] == [contents[n] for n in numbers]
+    assert [d.number for d in shards.locate(with_rows)] == with_rows
+
+
+def test_a_site_of_another_width_is_extracted_past_windows_without_tokens(tmp_path):
+    contents = [""] * 40 + documents(10) + [""] * 40
+    model = ex.load_model(tiny_module(), tiny_tokenizer(bos=False))
+    site = "model.layers.0.mlp.up_proj"
+    shards = ex.extract(
+        model, site, ex.texts(contents), tmp_path / "s", window_tokens=1, tokenization=TOKENIZATION
+    )
+    assert shards.width(shards.sites[0]) != model.width
+    nothing = ex.texts(["", ""])
+    with pytest.raises(SourceError, match="gave no rows: every document"):
+        ex.extract(model, site, nothing, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_plan_counts_what_a_build_takes(model, texts):
     plan = ex.plan(
         model, [SITE, "mlp_out.0"], texts, [10, 20], rows=1000, tokenization=TOKENIZATION
@@ -590,3 +719,155 @@ def test_a_plan_counts_what_a_build_takes(model, texts):
     assert plan.rows_per_s > 0
     assert plan.working_disk_bytes == 1000 * 2 * 32 * 4
     assert plan.percentiles == (10.0, 20.0)
+
+
+# --- found in review -----------------------------------------------------------------------------
+
+
+def interrupt_in(stage, at=200):
+    def interrupt(progress):
+        if progress.stage == stage and progress.rows >= at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return interrupt
+
+
+def test_a_build_from_shards_is_not_resumed_live(model, texts, tmp_path):
+    stream = {k: SETTINGS[k] for k in ("tokenization", "batch_tokens", "window_tokens")}
+    shards = ex.extract(model, SITE, texts, tmp_path / "s", **stream)
+    options = {**SETTINGS, "rows": None, "out": tmp_path / "d"}
+    with pytest.raises(KeyboardInterrupt):
+        ex.build(None, SITE, shards, 20, on_progress=interrupt_in("build"), **options)
+    with pytest.raises(MismatchError, match="stream 'ShardStream'"):
+        ex.build(model, SITE, texts, 20, resume=True, **options)
+
+
+def test_ctrl_c_while_overwriting_leaves_the_finished_dictionary(model, texts, built, tmp_path):
+    folder = tmp_path / "d"
+    shutil.copytree(built, folder)
+    options = {**SETTINGS, "rows": None, "out": folder}
+    with pytest.raises(KeyboardInterrupt):
+        ex.build(
+            model, SITE, texts, 30, overwrite=True, on_progress=interrupt_in("build"), **options
+        )
+    assert promised(folder) == promised(built)
+    ex.build(model, SITE, texts, 30, resume=True, overwrite=True, **options)
+    assert ex.load(folder).percentile == 30
+
+
+def test_a_token_budget_that_ended_stays_ended_when_resumed(model, texts, tmp_path):
+    options = {**SETTINGS, "rows": None, "tokens": 700, "calibration_rows": 100}
+    whole = ex.build(model, SITE, texts, 20, out=tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        ex.build(
+            model, SITE, texts, 20, out=tmp_path / "d",
+            on_progress=interrupt_in("build", whole.rows), **options,
+        )  # fmt: skip
+    found = ex.build(model, SITE, texts, 20, out=tmp_path / "d", resume=True, **options)
+    assert found.rows == whole.rows
+    assert promised(tmp_path / "d") == promised(tmp_path / "whole")
+
+
+def test_a_token_budget_is_all_that_is_read(model, texts):
+    calls = []
+    handle = model.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    try:
+        ex.build(model, SITE, texts, 20, rows=None, tokens=300, **SETTINGS)
+    finally:
+        handle.remove()
+    assert len(calls) < 20
+
+
+def test_a_census_with_other_masks_marks_no_exemplars(model, texts, built):
+    other = ex.Tokenization(context_length=24, keep_first=True)
+    counted = ex.census(ex.load(built), model, texts, tokenization=other)
+    contexts = counted.census_contexts.table()
+    assert not any(contexts["exemplar"].to_pylist())
+
+
+def test_a_census_over_shards_of_another_model_is_refused(texts, built, tmp_path):
+    other = tiny_model(seed=4)
+    shards = ex.extract(other, SITE, texts, tmp_path / "s", tokenization=TOKENIZATION)
+    with pytest.raises(MismatchError):
+        ex.census(ex.load(built), None, shards)
+
+
+def test_ctrl_c_while_calibrating_is_an_interruption(model, texts, tmp_path, monkeypatch):
+    calibrate = building.calibrate
+
+    def interrupted(vectors, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return calibrate(vectors, *args, **kwargs)
+
+    monkeypatch.setattr(building, "calibrate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ex.build(model, SITE, texts, 20, rows=None, out=tmp_path / "d", **SETTINGS)
+    monkeypatch.undo()
+    ex.build(model, SITE, texts, 20, rows=None, out=tmp_path / "d", resume=True, **SETTINGS)
+
+
+def test_a_place_that_holds_something_else_is_refused_at_once(model, texts, built, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    options = {**SETTINGS, "overwrite": True}
+    with pytest.raises(FormatError, match="other files, not one dictionary"):
+        ex.build(model, SITE, texts, 20, out=tmp_path / "notes", **options)
+    with pytest.raises(FormatError, match="one dictionary, not several"):
+        ex.build(model, SITE, texts, [20, 30], out=built, **options)
+    assert not (tmp_path / "notes.partial").exists()
+    assert (tmp_path / "notes" / "a.txt").read_text() == "mine"
+
+
+def test_several_over_several_leaves_none_of_the_old(model, texts, tmp_path):
+    options = {**SETTINGS, "rows": 300, "out": tmp_path / "d", "overwrite": True}
+    ex.build(model, SITE, texts, [20, 40], **options)
+    ex.build(model, SITE, texts, [30, 40], **options)
+    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [
+        "resid_post.1-p30", "resid_post.1-p40",
+    ]  # fmt: skip
+
+
+def test_percentiles_too_close_for_folders_are_refused(model, texts):
+    with pytest.raises(ValueError, match="too close"):
+        ex.build(model, SITE, texts, [20.0000001, 20.0000002], **SETTINGS)
+
+
+def test_resuming_with_another_calibration_is_refused(model, texts, built, tmp_path):
+    one = ex.load(built).calibration
+    other = dataclasses.replace(one, center=one.center + np.float32(0.1))
+    options = {**SETTINGS, "rows": None, "out": tmp_path / "d"}
+    with pytest.raises(KeyboardInterrupt):
+        ex.build(
+            model, SITE, texts, 20, calibration=one, on_progress=interrupt_in("build"), **options
+        )
+    with pytest.raises(MismatchError, match="calibration"):
+        ex.build(model, SITE, texts, 20, calibration=other, resume=True, **options)
+
+
+def test_a_kill_before_the_settings_are_written_leaves_no_dead_end(model, texts, built, tmp_path):
+    (tmp_path / "d.partial").mkdir()
+    ex.build(model, SITE, texts, 20, rows=None, out=tmp_path / "d", **SETTINGS)
+    assert promised(tmp_path / "d") == promised(built)
+
+
+def test_contexts_are_bounded_in_bytes_whatever_the_script(model, tmp_path):
+    rng = np.random.default_rng(0)
+    texts = ex.texts(["".join(map(chr, rng.integers(0x4E00, 0x9FA5, 60))) for _ in range(200)])
+    dictionary = ex.build(model, SITE, texts, 60, rows=None, out=tmp_path / "d", **SETTINGS)
+    size = (tmp_path / "d" / "contexts.parquet").stat().st_size
+    assert max(dictionary.counts) > 50
+    assert size / len(dictionary) < 6000
+    for context in dictionary.region(0).contexts:
+        assert len((context.before + context.text + context.after).encode()) <= 210
+
+
+def test_a_full_disk_at_a_checkpoint_is_a_sentence(model, texts, tmp_path, monkeypatch):
+    import safetensors.numpy
+    from safetensors import SafetensorError
+
+    def full(*_args, **_kwargs):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(OSError, match=r"needs .* bytes: make room, then go on with --resume"):
+        ex.build(model, SITE, texts, 20, rows=None, out=tmp_path / "d", **SETTINGS)

@@ -219,6 +219,42 @@ def test_ctrl_c_before_anything_was_written_says_so(
     assert not (tmp_path / "d").exists()
 
 
+def test_ctrl_c_while_activations_are_kept_says_where_they_are(
+    run, monkeypatch, model, corpus, tmp_path
+):
+    from tqdm import tqdm
+
+    shards, n_calls, update = tmp_path / "shards", 0, tqdm.update
+
+    def interrupting(bar, n=1):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 2:
+            signal.raise_signal(signal.SIGINT)
+        return update(bar, n)
+
+    words = (
+        *arguments_of_build(model, corpus, tmp_path / "d", "--no-lens"),
+        "--activations",
+        str(shards),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(tqdm, "update", interrupting)
+        status, _, err = run(*words)
+    last = err.rstrip().split("\n")[-1]
+    assert status == 130
+    assert last == f"interrupted; {shards} holds activations: run it again to go on from there"
+    assert not (tmp_path / "d").exists()
+    status, _, _ = run(*words)
+    assert status == 0
+
+
+def test_a_build_of_few_tokens_keeps_few_activations(run, model, corpus, tmp_path):
+    more = ("--activations", str(tmp_path / "shards"), "--tokens", "600", "--no-lens")
+    assert run(*arguments_of_build(model, corpus, tmp_path / "d", *more))[0] == 0
+    assert not ex.ActivationShards.open(tmp_path / "shards").exhausted
+
+
 def test_ctrl_c_while_regions_are_read_leaves_complete_dictionaries(
     run, monkeypatch, built, model, corpus, tmp_path
 ):

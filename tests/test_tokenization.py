@@ -13,7 +13,14 @@ from conftest import KINDS, make_tokenizer
 from exemplars import tokenization as tokenization_module
 from exemplars.corpora import texts
 from exemplars.errors import SourceError
-from exemplars.tokenization import Tokenization, TokenWindow, excerpt, locate, token_windows
+from exemplars.tokenization import (
+    Tokenization,
+    TokenWindow,
+    document_texts,
+    excerpt,
+    locate,
+    token_windows,
+)
 
 TOKENIZERS = {kind: make_tokenizer(kind) for kind in KINDS}
 HOSTILE = [
@@ -194,6 +201,8 @@ def test_locating_gives_the_same_rows_and_their_places(contents, kind, tokenizat
     for name in ("token", "position", "start", "end"):
         joined = np.concatenate([np.zeros(0), *(getattr(x, name) for x in located)])
         assert joined.tolist() == [v for w in windows for v in getattr(w, name).tolist()]
+    rendered = document_texts(texts(contents), tokenizer, tokenization, range(len(contents)))
+    assert list(rendered) == [(one.number, one.name, one.text) for one in located]
     for one in located:
         for start, end, token in zip(one.start, one.end, one.token, strict=True):
             surface = "" if token == 0 and end == 0 else tokenizer.decode([int(token)])  # BOS

@@ -13,8 +13,9 @@ import inspect
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,19 @@ has (M,), and the attended tokens of the stream before each row (N,)."""
 
 _ROW_FIELDS = ("document", "position", "token", "start", "end")
 _NO_ROWS = np.empty(0, np.int64)
+
+_SHARD, _DOCUMENTS = r"shard-\d{6,}\.safetensors", r"documents-\d{6,}\.parquet"
+_WRITTEN = re.compile(rf"(activations\.json|{_SHARD}|{_DOCUMENTS})(\.partial)?")
+_INDEX_SHAPE = {
+    "sites": [{"name": str, "width": int, "dtype": str}],
+    "shard_bytes": int,
+    "describe": dict,
+    "shards": [{"file": _SHARD, "first_row": int, "rows": int, "sha256": str}],
+    "documents": [{"file": _DOCUMENTS, "documents": int, "sha256": str}],
+    "complete": bool,
+    "exhausted": bool,
+}
+_MARK_SHAPE = {"masks": dict, "rows": int, "shards": int, "documents": int}
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,28 +299,39 @@ class ShardWriter:
         folder: str | os.PathLike[str],
         sites: Sequence[str],
         widths: Sequence[int],
-        dtype: str | torch.dtype,
+        dtype: str | torch.dtype | Sequence[str | torch.dtype],
         describe: Mapping[str, Any],
         *,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
+        """Begin a folder.
+
+        Args:
+            folder: Where; it may exist, without an `activations.json`.
+            sites: Names of the sites.
+            widths: Of each site's vectors.
+            dtype: Of all sites' vectors, or of each.
+            describe: JSON-able: of which model and texts.
+            shard_bytes: Size of a shard, about.
+        """
+        import torch
+
         if (Path(folder) / INDEX).exists():
             raise ValueError(f"{folder} holds activations already; choose another folder")
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._pieces: list[ShardWindow]
         self._documents: list[tuple[int, str | None, str]]
-        self._begin(
-            Path(folder),
-            dict(zip(sites, map(int, widths), strict=True)),
-            str(dtype).removeprefix("torch."),
-            shard_bytes,
-        )
+        dtypes = [dtype] * len(sites) if isinstance(dtype, str | torch.dtype) else dtype
+        forms = zip(map(int, widths), map(_dtype_name, dtypes), strict=True)
+        self._begin(Path(folder), dict(zip(sites, forms, strict=True)), shard_bytes)
         self._next_row: int | None = None
         self._last_document: int | None = None
         self._index: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
-            "sites": [{"name": site, "width": width} for site, width in self._widths.items()],
-            "dtype": self._dtype,
+            "sites": [
+                {"name": site, "width": width, "dtype": name}
+                for site, (width, name) in self._forms.items()
+            ],
             "shard_bytes": shard_bytes,
             "describe": dict(describe),
             "shards": [],
@@ -332,8 +357,8 @@ class ShardWriter:
                 "delete it and begin again"
             )
         writer = cls.__new__(cls)
-        widths = {site["name"]: int(site["width"]) for site in shards.index["sites"]}
-        writer._begin(Path(folder), widths, shards.index["dtype"], shards.index["shard_bytes"])
+        forms = {site["name"]: (site["width"], site["dtype"]) for site in shards.index["sites"]}
+        writer._begin(Path(folder), forms, shards.index["shard_bytes"])
         writer._index = shards.index
         for kind in ("shards", "documents"):
             del writer._index[kind][mark[kind] :]
@@ -343,15 +368,14 @@ class ShardWriter:
         writer._write_index()
         return writer
 
-    def _begin(self, folder: Path, widths: dict[str, int], dtype: str, shard_bytes: int) -> None:
+    def _begin(self, folder: Path, forms: dict[str, tuple[int, str]], shard_bytes: int) -> None:
         import torch
 
         self.folder = folder
-        self._widths = widths
-        self._dtype = dtype
+        self._forms = forms
         self._shard_bytes = shard_bytes
-        itemsize: int = getattr(torch, dtype).itemsize
-        row_bytes = itemsize * sum(widths.values()) + 8 * (len(_ROW_FIELDS) + 1)
+        vector_bytes = [width * getattr(torch, name).itemsize for width, name in forms.values()]
+        row_bytes = sum(vector_bytes) + 8 * (len(_ROW_FIELDS) + 1)
         self._most_rows = max(1, shard_bytes // row_bytes)
         self._pieces = []
         self._documents = []
@@ -360,6 +384,11 @@ class ShardWriter:
     def rows(self) -> int:
         """Rows appended so far: the number that the next one has."""
         return self._next_row or 0
+
+    @property
+    def last_document(self) -> int | None:
+        """The last document of the window appended last: the one that may go on in the next."""
+        return self._last_document
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -377,15 +406,21 @@ class ShardWriter:
     ) -> None:
         """Add the activations of one window, one batch per site, after the rows before it.
 
+        A window without rows leaves nothing: its vectors have no width to be checked.
+
         Raises:
-            ValueError: If the sites, widths or dtype are not the writer's, or the rows do not
+            ValueError: If the sites, widths or dtypes are not the writer's, or the rows do not
                 follow those before.
         """
-        self._check(batches, document_rows)
-        first, n = 0, len(tokens_before)
-        while first < n or not n:
+        n = len(tokens_before)
+        if n or int(document_rows.sum()):
+            self._check(batches, document_rows)
+        if len(documents):
+            self._last_document = int(documents[-1])
+        first = 0
+        while first < n:
             last = min(n, first + self._most_rows - sum(len(piece[3]) for piece in self._pieces))
-            if last > first or not n:
+            if last > first:
                 rows = slice(first, last)
                 parts = tuple(_rows_of(batch, rows) for batch in batches)
                 held = _documents_of(documents, document_rows, rows, last == n)
@@ -396,14 +431,12 @@ class ShardWriter:
             first = last
 
     def write_documents(self, documents: Iterable[tuple[int, str | None, str]]) -> None:
-        """Keep documents' (number, name, text). Call it before `append` of their rows.
+        """Keep documents' (number, name, text), in the stream's order, before `append` of their
+        window.
 
-        A document that goes on from the one before, as at a window's edge, is kept once.
+        A document that goes on from the window before (`last_document`) is kept once.
         """
-        for document in documents:
-            if document[0] != self._last_document:
-                self._documents.append(document)
-                self._last_document = document[0]
+        self._documents += [d for d in documents if d[0] != self._last_document]
         if sum(len(text) for _, _, text in self._documents) > self._shard_bytes:
             self._flush_documents()
             self._write_index()
@@ -437,12 +470,14 @@ class ShardWriter:
         self._write_index()
 
     def _check(self, batches: tuple[ActivationBatch, ...], document_rows: Any) -> None:
-        found = {batch.site: int(batch.vectors.shape[1]) for batch in batches}
-        dtypes = {str(batch.vectors.dtype).removeprefix("torch.") for batch in batches}
-        if found != self._widths or dtypes != {self._dtype}:
+        found = {
+            batch.site: (int(batch.vectors.shape[1]), _dtype_name(batch.vectors.dtype))
+            for batch in batches
+        }
+        if list(found.items()) != list(self._forms.items()):
             raise ValueError(
-                f"the batches have sites and widths {found} in {', '.join(sorted(dtypes))}, and "
-                f"the shards hold {self._widths} in {self._dtype}; write them apart"
+                f"the batches have {_forms_text(found)}, and the shards hold "
+                f"{_forms_text(self._forms)}; write them apart"
             )
         n, first_row = len(batches[0].document), batches[0].first_row
         if int(document_rows.sum()) != n:
@@ -466,7 +501,7 @@ class ShardWriter:
             batches, documents, document_rows, tokens_before = zip(*self._pieces, strict=True)
             tensors = {
                 f"site/{site}": torch.cat([piece[column].vectors for piece in batches])
-                for column, site in enumerate(self._widths)
+                for column, site in enumerate(self._forms)
             }
             for key in _ROW_FIELDS:
                 tensors[f"row/{key}"] = _joined([getattr(piece[0], key) for piece in batches])
@@ -546,6 +581,9 @@ class ActivationShards:
                 f"{path} has format version {version} and this library reads {FORMAT_VERSION}; "
                 "use the library that wrote it"
             )
+        misfit = _index_misfit(index)
+        if misfit:
+            raise FormatError(f"{path} is not an index of shards ({misfit}); write it anew")
         return cls(Path(folder), index)
 
     @property
@@ -555,10 +593,29 @@ class ActivationShards:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the vectors: the model's."""
+        """The dtype of the vectors: the model's.
+
+        Raises:
+            ValueError: If the sites have several.
+        """
+        found = {self.dtype_of(site) for site in self.sites}
+        if len(found) > 1:
+            several = ", ".join(sorted(map(_dtype_name, found)))
+            raise ValueError(
+                f"the sites in {self.folder} have several dtypes ({several}); use dtype_of(site)"
+            )
+        return found.pop()
+
+    def dtype_of(self, site: str) -> torch.dtype:
+        """The dtype of a site's vectors.
+
+        Raises:
+            ValueError: If the shards hold no such site.
+        """
         import torch
 
-        found: torch.dtype = getattr(torch, self.index["dtype"])
+        name = next(s["dtype"] for s in self.index["sites"] if s["name"] == self._known(site))
+        found: torch.dtype = getattr(torch, name)
         return found
 
     @property
@@ -614,7 +671,7 @@ class ActivationShards:
         """
         wanted = [self._known(site) for site in (self.sites if sites is None else sites)]
         for shard in self.index["shards"]:
-            if shard["first_row"] + shard["rows"] > start_row or not shard["rows"]:
+            if shard["rows"] and shard["first_row"] + shard["rows"] > start_row:
                 yield self._read(shard, wanted, max(0, start_row - shard["first_row"]))
 
     def texts(self, numbers: Iterable[int] | None = None) -> Iterator[tuple[int, str | None, str]]:
@@ -649,33 +706,77 @@ class ActivationShards:
             FormatError: If a file is missing, truncated or altered.
             ValueError: If a document is not among those kept.
         """
-        missing = {int(number) for number in numbers}
-        parts: dict[int, list[dict[str, NDArray[np.int64]]]] = {}
+        wanted = {int(number) for number in numbers}
+        texts = self.texts(wanted)
+        found: dict[int, tuple[str | None, str]] = {}
+        for number, rows in self._rows_by_document(wanted):
+            while number not in found:
+                other, name, text = next(texts)
+                found[other] = name, text
+            yield _located(number, *found.pop(number), rows)
+        for number, (name, text) in found.items():
+            yield _located(number, name, text, {})
+        for number, name, text in texts:
+            yield _located(number, name, text, {})
+
+    def _rows_by_document(
+        self, wanted: set[int]
+    ) -> Iterator[tuple[int, dict[str, NDArray[np.int64]]]]:
+        """The row fields of each document wanted that has rows, once its last row was read.
+
+        A document's rows are consecutive in the stream, so one document at a time is held.
+        """
+        sought = np.fromiter(wanted, np.int64, len(wanted))
+        left = len(wanted)
+        number, parts = -1, list[dict[str, NDArray[np.int64]]]()
         for shard in self.index["shards"]:
-            fields = self._row_fields(shard)
-            for number in missing.intersection(fields["document"].tolist()):
-                mine = fields["document"] == number
-                parts.setdefault(number, []).append({k: v[mine] for k, v in fields.items()})
-        for number, name, text in self.texts(missing):
-            rows = {
-                key: np.concatenate([part[key] for part in parts.get(number, [])] or [_NO_ROWS])
-                for key in _ROW_FIELDS
-            }
-            yield LocatedDocument(
-                number,
-                name or "",
-                text,
-                rows["token"],
-                rows["position"],
-                rows["start"],
-                rows["end"],
-            )
+            if not (left or parts):
+                return
+            for document, fields in self._runs(shard, sought):
+                if parts and document != number:
+                    yield number, _joined_fields(parts)
+                    parts = []
+                if fields is not None:
+                    left -= not parts
+                    number = document
+                    parts.append(fields)
+        if parts:
+            yield number, _joined_fields(parts)
 
-    def _row_fields(self, shard: dict[str, Any]) -> dict[str, NDArray[np.int64]]:
-        from safetensors import safe_open
+    def _runs(
+        self, shard: dict[str, Any], sought: NDArray[np.int64]
+    ) -> Iterator[tuple[int, dict[str, NDArray[np.int64]] | None]]:
+        """Each run of rows of one document in a shard: its number, and its fields if sought."""
+        with self._open(shard) as file:
+            document = file.get_tensor("row/document").numpy()
+            edges = np.flatnonzero(np.diff(document)) + 1
+            starts, ends = np.concatenate([[0], edges]), np.concatenate([edges, [len(document)]])
+            numbers = document[starts] if len(document) else _NO_ROWS
+            chosen = np.flatnonzero(np.isin(numbers, sought))
+            fields = {}
+            if len(chosen):
+                fields = {key: file.get_tensor(f"row/{key}").numpy() for key in _ROW_FIELDS}
+        if len(numbers) and not (len(chosen) and chosen[0] == 0):
+            yield int(numbers[0]), None
+        for run in chosen.tolist():
+            rows = slice(starts[run], ends[run])
+            yield int(numbers[run]), {key: values[rows].copy() for key, values in fields.items()}
+            if run + 1 < len(numbers):  # whatever comes next, this document has ended
+                yield int(numbers[run + 1]), None
 
-        with safe_open(self._checked(shard), framework="pt") as file:
-            return {key: file.get_tensor(f"row/{key}").numpy() for key in _ROW_FIELDS}
+    @contextmanager
+    def _open(self, shard: dict[str, Any]) -> Iterator[Any]:
+        """A shard's tensors by name."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self._checked(shard)
+        try:
+            with safe_open(path, framework="pt") as file:
+                yield file
+        except SafetensorError as error:
+            raise FormatError(
+                f"{path} is not a shard of activations ({error}); write the shards anew"
+            ) from error
 
     def _known(self, site: str) -> str:
         if site not in self.sites:
@@ -705,9 +806,7 @@ class ActivationShards:
         return path
 
     def _read(self, shard: dict[str, Any], sites: list[str], skip: int) -> ShardWindow:
-        from safetensors import safe_open
-
-        with safe_open(self._checked(shard), framework="pt") as file:
+        with self._open(shard) as file:
             keys = [f"row/{key}" for key in _ROW_FIELDS]
             fields = {key.removeprefix("row/"): file.get_tensor(key)[skip:].numpy() for key in keys}
             batches = tuple(
@@ -727,6 +826,77 @@ class ActivationShards:
                 True,
             )
         return batches, documents, document_rows, tokens_before
+
+
+def is_written_here(name: str) -> bool:
+    """Whether a file of this name is one of those that `ShardWriter` writes."""
+    return _WRITTEN.fullmatch(name) is not None
+
+
+def _index_misfit(index: dict[str, Any]) -> str:
+    """The first place where an index is not what `ShardWriter` writes; "" if there is none."""
+    import torch
+
+    misfit = _misfit(index, _INDEX_SHAPE, "")
+    if not misfit and index.get("mark") is not None:
+        misfit = _misfit(index["mark"], _MARK_SHAPE, "mark")
+        names = [] if misfit else list(index["mark"]["masks"])
+        misfit = misfit or _misfit(index["mark"]["masks"], dict.fromkeys(names, int), "masks")
+    if misfit:
+        return misfit
+    for site in index["sites"]:
+        if not isinstance(getattr(torch, site["dtype"], None), torch.dtype):
+            return f"the dtype {site['dtype']!r} of {site['name']}"
+    if not index["sites"]:
+        return "no sites"
+    at = None
+    for shard in index["shards"]:
+        if shard["rows"] < 0 or at not in (None, shard["first_row"]):
+            return f"{shard['file']} does not follow the shard before it"
+        at = shard["first_row"] + shard["rows"]
+    return ""
+
+
+def _misfit(value: Any, shape: Any, where: str) -> str:
+    """Where a JSON value is not of a shape: a type, a pattern, or a dict or list of shapes."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{where or 'it'} is {type(value).__name__}, not dict"
+        parts: Iterable[tuple[Any, Any, str]] = (
+            (value.get(key), part, f"{where}.{key}".lstrip(".")) for key, part in shape.items()
+        )
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where} is {type(value).__name__}, not list"
+        parts = ((item, shape[0], f"{where}[{i}]") for i, item in enumerate(value))
+    elif isinstance(shape, str):
+        fits = isinstance(value, str) and re.fullmatch(shape, value) is not None
+        return "" if fits else f"{where} is {value!r}"
+    else:
+        fits = type(value) is shape
+        return "" if fits else f"{where} is {type(value).__name__}, not {shape.__name__}"
+    return next(filter(None, (_misfit(*part) for part in parts)), "")
+
+
+def _dtype_name(dtype: str | torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _forms_text(forms: Mapping[str, tuple[int, str]]) -> str:
+    return ", ".join(f"{site} ({width}, {name})" for site, (width, name) in forms.items())
+
+
+def _located(
+    number: int, name: str | None, text: str, rows: Mapping[str, NDArray[np.int64]]
+) -> LocatedDocument:
+    token, position, start, end = (
+        rows.get(key, _NO_ROWS) for key in ("token", "position", "start", "end")
+    )
+    return LocatedDocument(number, name or "", text, token, position, start, end)
+
+
+def _joined_fields(parts: list[dict[str, NDArray[np.int64]]]) -> dict[str, NDArray[np.int64]]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in _ROW_FIELDS}
 
 
 def _documents_of(

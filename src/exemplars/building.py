@@ -11,6 +11,7 @@ rows, and ends in the same bytes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -18,11 +19,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -30,14 +32,15 @@ from numpy.typing import NDArray
 
 from exemplars import store
 from exemplars.activations import ActivationShards
-from exemplars.calibration import Calibration, as_vectors, calibrate
-from exemplars.clustering import LeaderClustering
+from exemplars.calibration import Calibration, as_vectors, calibrate, check_arguments
+from exemplars.clustering import LeaderClustering, batch_rows
 from exemplars.contexts import TableContexts, contexts_table, kept_row_numbers
 from exemplars.corpora import Texts
 from exemplars.dictionary import Dictionary, count_members, usable_directions
 from exemplars.errors import ExemplarsError, FormatError, MismatchError, SourceError
 from exemplars.geometry import Float32, Int64
 from exemplars.members import Members, fixed_point
+from exemplars.store import folders
 from exemplars.streaming import (
     Budget,
     DocumentIndex,
@@ -152,13 +155,23 @@ def build(
         ActivationError: A NaN or infinite activation.
         KeyboardInterrupt: After Ctrl-C; what was built so far has been saved, loadable, at `out`.
     """
-    percentiles = _percentiles(percentile)
+    percentiles = check_arguments(percentile, block_rows, norm_multiple)
+    batch_rows(membership)  # refuses an unknown one before anything is computed
     budget = Budget(rows, tokens, patience)
     stream = Stream.of(
         model, sites, texts, tokenization or Tokenization(), seed, batch_tokens, window_tokens
     )
+    given = None if calibration is None else _given(calibration, stream.sites, percentiles)
+    several = len(stream.sites) * len(percentiles) > 1
+    names = [folder_name(site, p) for site in stream.sites for p in percentiles]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"percentiles {', '.join(map(repr, percentiles))} are too close to have folders of "
+            "their own; leave some out"
+        )
     settings = {
         **stream.describe(),
+        "stream": type(stream).__name__,
         "asked": list(stream.sites),
         "percentiles": list(percentiles),
         "budget": asdict(budget),
@@ -167,33 +180,27 @@ def build(
         "calibration_rows": calibration_rows,
         "block_rows": block_rows,
         "norm_multiple": norm_multiple,
-        "calibration": "given" if calibration is not None else "computed",
+        "calibration": None if given is None else {s: _digest(c) for s, c in given.items()},
     }
     timer = _Timer()
-    with _working_folder(out, settings, resume, overwrite) as folder, Interrupts() as interrupts:
+    with (
+        _working_folder(out, settings, resume, overwrite, several) as folder,
+        Interrupts() as interrupts,
+    ):
         job = _Job(stream, budget, folder if out is not None else None, interrupts, on_progress)
         state = _Checkpoint.read(folder) if resume else None
-        if state is None:
-            spool = None
-            if calibration is None:
-                sample = min(calibration_rows, rows or calibration_rows)
-                spool = job.spool(folder / "calibration", sample)
-                source = spool or stream
-
-                def calibrated(site: str) -> Calibration:
-                    vectors = _SiteVectors(source, site, replace(budget, rows=sample))
-                    about = {"first_row": 0, "rows": sample}
-                    return calibrate(
-                        vectors, percentiles, block_rows, norm_multiple=norm_multiple, source=about
-                    )
-
-                found_calibrations = _in_parallel(calibrated, stream.sites)
-                calibrations = dict(zip(stream.sites, found_calibrations, strict=True))
-            else:
-                calibrations = _given(calibration, stream.sites)
-        else:
+        spool = None
+        if state is not None:
             calibrations = state.calibrations
             spool = job.spooled(folder / "calibration")
+        elif given is not None:
+            calibrations = given
+        else:
+            sample = min(calibration_rows, rows or calibration_rows)
+            spool = job.spool(folder / "calibration", sample)
+            calibrations = job.calibrate(
+                spool, replace(budget, rows=sample), percentiles, block_rows, norm_multiple
+            )
         timer.lap("calibration_s")
         runs = [
             _Run(site, p, calibrations[site], membership, seed or 0, patience)
@@ -208,27 +215,36 @@ def build(
         position, interrupted = job.cluster(runs, calibrations, spool, position, checkpoint_s)
         timer.lap("build_s")
         if max(run.rows for run in runs) == 0:
+            if interrupted:
+                raise KeyboardInterrupt
             raise SourceError(
                 "the text gave no rows: every document is empty or masked; give longer documents, "
                 "or keep more rows"
             )
+        on_disk = spool or (stream if isinstance(stream, ShardStream) else None)
+        if not position.masks and on_disk is not None:  # shards know their masks as a whole
+            position = replace(position, masks=on_disk.shards.masks)
         found = _finish(stream, runs, position, seed, budget, complete=not interrupted)
         timer.lap("contexts_s")
-        single = len(found) == 1
         if out is not None:
-            place = Path(out)
+            targets = {
+                key: Path(out) / folder_name(*key) if several else Path(out) for key in found
+            }
 
             def save(key: tuple[str, float]) -> None:
-                target = place if single else place / folder_name(*key)
-                log = timer.entry(found[key].rows)
-                store.save(found[key], target, overwrite=True, run=[log])
+                if not interrupted or not _is_complete(targets[key]):
+                    log = timer.entry(found[key].rows)
+                    store.save(found[key], targets[key], overwrite=True, run=[log])
 
             _in_parallel(save, list(found))
             if not interrupted:
+                if several:
+                    _remove_others(Path(out), targets.values())
+                (folder / _SETTINGS).unlink()  # from here on there is nothing to resume
                 shutil.rmtree(folder)
     if interrupted:
         raise KeyboardInterrupt
-    return next(iter(found.values())) if single else found
+    return found if several else next(iter(found.values()))
 
 
 def census(
@@ -242,6 +258,7 @@ def census(
     batch_tokens: int | None = None,
     window_tokens: int | None = None,
     folder: str | os.PathLike[str] | None = None,
+    allow_mismatch: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Dictionary:
     """Assign every row of a text to the nearest exemplar of the finished dictionary.
@@ -256,6 +273,7 @@ def census(
         batch_tokens: Default: the dictionary's.
         window_tokens: Default: the dictionary's.
         folder: A saved dictionary to add the census to.
+        allow_mismatch: Go on although the activations are another model's.
         on_progress: Called at every window.
 
     Returns:
@@ -271,8 +289,6 @@ def census(
             "the dictionary does not say which site it is of, so no text can be read for it; "
             "build it from text, or assign vectors"
         )
-    if model is not None:
-        store.check_model(dictionary, model)
     stream = Stream.of(
         model,
         about["site"]["name"],
@@ -282,6 +298,8 @@ def census(
         batch_tokens or about["batch_tokens"],
         window_tokens or about["window_tokens"],
     )
+    source = model if model is not None else SimpleNamespace(**stream.describe()["model"])
+    store.check_model(dictionary, source, allow_mismatch=allow_mismatch)
     members = Members(dictionary.width, dictionary.threshold, seed or 0)
     members.grow(dictionary.n_regions)
     index = DocumentIndex()
@@ -292,10 +310,11 @@ def census(
     for window in stream.windows():
         keep, last = budget.cut(window)
         batch = window.batches[0]
-        directions, numbers, _ = usable_directions(
-            as_vectors(batch.vectors[:keep]), batch.first_row, dictionary.calibration
-        )
-        count_members(members, dictionary.exemplars, directions, numbers)
+        if keep:
+            directions, numbers, _ = usable_directions(
+                as_vectors(batch.vectors[:keep]), batch.first_row, dictionary.calibration
+            )
+            count_members(members, dictionary.exemplars, directions, numbers)
         n_rows = batch.first_row + keep
         index.extend(window, n_rows)
         if on_progress is not None:
@@ -304,8 +323,10 @@ def census(
         if last:
             break
     kept = members.kept_rows()
-    texts_about = stream.describe()["texts"]
-    same_stream = texts_about == about.get("texts") and seed == about.get("seed")
+    now = stream.describe()
+    same_stream = seed == about.get("seed") and all(
+        now[part] == about.get(part) for part in ("texts", "tokenization")
+    )
     table = contexts_table(
         kept,
         dictionary.exemplar_rows if same_stream else None,
@@ -351,13 +372,13 @@ def plan(
     calibrated = min(wanted, calibration_rows)
     return BuildPlan(
         sites=stream.sites,
-        percentiles=_percentiles(percentile),
+        percentiles=tuple(check_arguments(percentile, 2, None)),
         rows=wanted,
         calibration_rows=calibrated,
         rows_per_s=rate,
         forward_s=wanted / rate if rate else float("nan"),
         window_bytes=2 * window_tokens * row_bytes,
-        region_bytes=12 * largest + 1400,
+        region_bytes=28 * largest + 2800,
         working_disk_bytes=calibrated * row_bytes,
         region_disk_bytes=8 * largest + 6000,
     )
@@ -375,8 +396,8 @@ def tokenization_of(dictionary: Dictionary) -> Tokenization:
     known = {field.name for field in fields(Tokenization)}
     if not set(about) <= known:
         raise FormatError(
-            f"the dictionary's tokenization has {', '.join(sorted(set(about) - known))}, which this "
-            "version does not know; upgrade exemplars, or pass a tokenization"
+            f"the dictionary's tokenization has {', '.join(sorted(set(about) - known))}, which "
+            "this version does not know; upgrade exemplars, or pass a tokenization"
         )
     return Tokenization(**about)
 
@@ -398,10 +419,13 @@ class _Position:
     rows: int = 0
     cursor: Any = None
     masks: Mapping[str, int] | None = None
+    """Tokens each mask removed, over the windows that were read."""
+    last: bool = False
+    """The budget ended in this window."""
 
-    def after(self, window: Window) -> _Position:
+    def after(self, window: Window, last: bool) -> _Position:
         rows = window.batches[0].first_row + len(window.tokens_before)
-        return _Position(rows, window.cursor, added(self.masks or {}, window.masks))
+        return _Position(rows, window.cursor, added(self.masks or {}, window.masks), last)
 
 
 class _Run:
@@ -527,7 +551,13 @@ class _Job:
         if not isinstance(self.stream, LiveStream):
             return None
         shards = self.stream.write_shards(
-            folder, rows, "calibration", self.interrupts, self.on_progress, keep_texts=False
+            folder,
+            rows,
+            "calibration",
+            self.interrupts,
+            self.on_progress,
+            keep_texts=False,
+            tokens=self.budget.tokens,
         )
         return ShardStream(shards, list(self.stream.sites))
 
@@ -536,6 +566,32 @@ class _Job:
         if not isinstance(self.stream, LiveStream) or not folder.exists():
             return None
         return ShardStream(ActivationShards.open(folder), list(self.stream.sites))
+
+    def calibrate(
+        self,
+        spool: ShardStream | None,
+        budget: Budget,
+        percentiles: Sequence[float],
+        block_rows: int,
+        norm_multiple: float | None,
+    ) -> dict[str, Calibration]:
+        """The calibration of each site, from the first rows on disk."""
+        source = spool or self.stream
+        assert isinstance(source, ShardStream)
+
+        def of_site(site: str) -> Calibration:
+            alone = ShardStream(source.shards, [site])
+            found = calibrate(
+                _SiteVectors(alone, budget, self.interrupts),
+                percentiles,
+                block_rows,
+                norm_multiple=norm_multiple,
+            )
+            rows = found.rows + sum(found.dropped.values())
+            return replace(found, source={"first_row": 0, "rows": rows})
+
+        sites = self.stream.sites
+        return dict(zip(sites, _in_parallel(of_site, sites), strict=True))
 
     def windows(self, spool: ShardStream | None, position: _Position) -> Iterator[Window]:
         """The stream from a position on: from the spool as far as that goes, then live."""
@@ -557,10 +613,8 @@ class _Job:
     ) -> tuple[_Position, bool]:
         """Feed the runs to the end of the budget; whether they were interrupted."""
         started = saved = time.monotonic()
-        first = position.rows
         windows = self.windows(spool, position)
-        last = self.budget.rows is not None and first >= self.budget.rows
-        while not last and not all(run.stopped for run in runs):
+        while not position.last and not all(run.stopped for run in runs):
             try:
                 with self.interrupts.allowed():
                     window = next(windows, None)
@@ -571,11 +625,13 @@ class _Job:
                 break
             keep, last = self.budget.cut(window)
             for site, batch in zip(self.stream.sites, window.batches, strict=True):
+                if not len(window.tokens_before):
+                    continue
                 part = _part(batch.vectors[:keep], batch.first_row, calibrations[site])
                 end = batch.first_row + keep
                 going = [run for run in runs if run.site == site and not run.stopped]
                 _in_parallel(partial(_Run.add, window=window, end=end, part=part), going)
-            position = position.after(window)
+            position = position.after(window, last)
             if self.on_progress is not None:
                 regions = {run_name(r.site, r.percentile): r.clustering.n_regions for r in runs}
                 rows = max(run.rows for run in runs)
@@ -611,6 +667,7 @@ class _Checkpoint:
         runs: Sequence[_Run],
         position: _Position,
     ) -> None:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         arrays: dict[str, NDArray[Any]] = {}
@@ -629,7 +686,15 @@ class _Checkpoint:
         about = {"position": asdict(position), "runs": states, "calibrations": about_calibrations}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         aside = folder / f"{_Checkpoint.NAME}.new"
-        save_file(arrays, aside, metadata={"about": json.dumps(about)})
+        try:
+            save_file(arrays, aside, metadata={"about": json.dumps(about)})
+        except SafetensorError as error:
+            aside.unlink(missing_ok=True)
+            needed = sum(array.nbytes for array in arrays.values())
+            raise OSError(
+                f"{aside} could not be written ({error}); it needs {needed:,} bytes: make room, "
+                "then go on with --resume"
+            ) from error
         with aside.open("rb") as stream:
             os.fsync(stream.fileno())
         aside.replace(folder / _Checkpoint.NAME)
@@ -674,25 +739,67 @@ class _Checkpoint:
 
 
 def check_out(
-    out: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    several: bool = False,
 ) -> None:
-    """Raise `FormatError` if `build` with these arguments would refuse the place."""
+    """Raise `FormatError` if `build` would refuse to write at `out`.
+
+    Args:
+        out: The folder.
+        resume: Go on from `OUT.partial`.
+        overwrite: Replace what is there.
+        several: More than one dictionary will be written.
+    """
     target, folder = Path(out), partial_of(out)
     if target.name in ("", ".."):
         raise ValueError(f'out is "{target}", expected the name of a folder to write')
-    if resume:
-        if not (folder / _SETTINGS).exists():
-            raise FormatError(
-                f"{folder} holds no unfinished build; leave out --resume to start one"
-            )
-        return
-    if folder.exists() and not overwrite:
+    unfinished = (folder / _SETTINGS).exists()
+    if resume and not unfinished:
+        raise FormatError(f"{folder} holds no unfinished build; leave out --resume to start one")
+    if unfinished and not resume and not overwrite:
         raise FormatError(
             f"{folder} holds an unfinished build; continue it with --resume, or start again with "
             "--overwrite"
         )
-    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise FormatError(f"{target} is a file, expected a folder or nothing; choose another name")
+    inside = sorted(target.iterdir())
+    if not inside:
+        return
+    is_one = folders.looks_like_a_dictionary(target)
+    are_several = all(folders.looks_like_a_dictionary(entry) for entry in inside)
+    if not resume and not overwrite:
         raise FormatError(f"{target} exists already; give another folder, or --overwrite")
+    if not (are_several if several else is_one):
+        found = "one dictionary" if is_one else "dictionaries" if are_several else "other files"
+        wanted = "several dictionaries" if several else "one dictionary"
+        raise FormatError(f"{target} holds {found}, not {wanted} to replace; give another folder")
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a finished dictionary lies there, which an interrupted build leaves alone."""
+    if not folders.looks_like_a_dictionary(folder):
+        return False
+    return bool(store.manifest_of(folder).provenance.get("complete", True))
+
+
+def _remove_others(out: Path, kept: Iterable[Path]) -> None:
+    """Dictionaries of an earlier build that this one has replaced."""
+    for entry in set(out.iterdir()) - set(kept):
+        if folders.looks_like_a_dictionary(entry):
+            shutil.rmtree(entry)
+
+
+def _digest(calibration: Calibration) -> str:
+    """What tells one calibration from another."""
+    digest = hashlib.sha256(calibration.center.tobytes())
+    digest.update(repr((sorted(calibration.thresholds.items()), calibration.norm_limit)).encode())
+    return digest.hexdigest()
 
 
 _SETTINGS = "build.json"
@@ -705,7 +812,11 @@ def partial_of(out: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def _working_folder(
-    out: str | os.PathLike[str] | None, settings: Mapping[str, Any], resume: bool, overwrite: bool
+    out: str | os.PathLike[str] | None,
+    settings: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool,
+    several: bool,
 ) -> Iterator[Path]:
     """`OUT.partial`, checked against what is asked for; a temporary folder if `out` is None."""
     if out is None:
@@ -714,7 +825,7 @@ def _working_folder(
         with tempfile.TemporaryDirectory(prefix="exemplars-") as temporary:
             yield Path(temporary)
         return
-    check_out(out, resume=resume, overwrite=overwrite)
+    check_out(out, resume=resume, overwrite=overwrite, several=several)
     folder = partial_of(out)
     about = folder / _SETTINGS
     wanted = json.loads(json.dumps(settings))
@@ -735,7 +846,9 @@ def _working_folder(
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        about.write_text(json.dumps(wanted, indent=1))
+        aside = about.with_suffix(".new")
+        aside.write_text(json.dumps(wanted, indent=1))
+        aside.replace(about)
     try:
         yield folder
     except (ExemplarsError, ValueError):
@@ -746,17 +859,19 @@ def _working_folder(
 
 @dataclass(frozen=True)
 class _SiteVectors:
-    """The vectors of one site of a stream on disk, within a budget, as often as one iterates."""
+    """The vectors of one site on disk, within a budget, as often as one iterates."""
 
-    stream: Stream
-    site: str
+    stream: ShardStream
     budget: Budget
+    interrupts: Interrupts
 
     def __iter__(self) -> Iterator[Float32]:
-        which = self.stream.sites.index(self.site)
         for window in self.stream.windows():
+            if self.interrupts.requested:
+                raise KeyboardInterrupt
             keep, last = self.budget.cut(window)
-            yield as_vectors(window.batches[which].vectors[:keep])
+            if keep:
+                yield as_vectors(window.batches[0].vectors[:keep])
             if last:
                 break
 
@@ -783,17 +898,23 @@ def _in_parallel(function: Callable[[_Item], _Result], items: Sequence[_Item]) -
 
 
 def _given(
-    calibration: Calibration | Mapping[str, Calibration], sites: Sequence[str]
+    calibration: Calibration | Mapping[str, Calibration],
+    sites: Sequence[str],
+    percentiles: Sequence[float],
 ) -> dict[str, Calibration]:
+    """The calibration of each site, checked to have every percentile."""
     if isinstance(calibration, Calibration):
         if len(sites) > 1:
             raise ValueError(
                 f"one calibration was given for {len(sites)} sites; give one for each, by site"
             )
-        return {sites[0]: calibration}
+        calibration = {sites[0]: calibration}
     missing = [site for site in sites if site not in calibration]
     if missing:
         raise ValueError(f"no calibration was given for {', '.join(missing)}; give one by site")
+    for site in sites:
+        for percentile in percentiles:
+            calibration[site].threshold(percentile)
     return {site: calibration[site] for site in sites}
 
 
@@ -821,16 +942,6 @@ def _finish(
         )
         for run in runs
     }
-
-
-def _percentiles(percentile: float | Sequence[float]) -> tuple[float, ...]:
-    given = [percentile] if isinstance(percentile, (int, float)) else list(percentile)
-    if not given:
-        raise ValueError("no percentile was given, expected at least one in (0, 100)")
-    for p in given:
-        if not 0 < p < 100:
-            raise ValueError(f"percentile is {p:g}, expected a number in (0, 100)")
-    return tuple(sorted({float(p) for p in given}))
 
 
 class _Timer:

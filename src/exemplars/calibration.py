@@ -107,11 +107,7 @@ def calibrate(
     Source: Rumbelow 2026 (arXiv:2605.14347), §2: spherical-mean direction times mean projection;
         mean over blocks of the within-block percentile.
     """
-    wanted = _check_percentiles(percentiles)
-    if block_rows < 2:
-        raise ValueError(f"block_rows is {block_rows}, but a block needs at least 2 rows")
-    if norm_multiple is not None and not norm_multiple > 0:
-        raise ValueError(f"norm_multiple is {norm_multiple}, expected a positive number or None")
+    wanted = check_arguments(percentiles, block_rows, norm_multiple)
     sample = _Sample(vectors)
 
     norms = [vector_norms(batch) for batch in sample]
@@ -157,6 +153,24 @@ def calibrate(
         dropped={"norm outlier": outliers, "no direction": len(all_norms) - outliers - usable},
         source=dict(source or {}),
     )
+
+
+def check_arguments(
+    percentiles: float | Sequence[float], block_rows: int, norm_multiple: float | None
+) -> list[float]:
+    """The percentiles, ascending and distinct; ValueError for what `calibrate` would refuse."""
+    given = [percentiles] if isinstance(percentiles, (int, float, np.number)) else [*percentiles]
+    wanted = sorted({float(p) for p in given})
+    if not wanted:
+        raise ValueError("no percentile was given, expected at least one in (0, 100)")
+    for p in wanted:
+        if not 0 < p < 100:
+            raise ValueError(f"percentile is {p:g}, expected a number in (0, 100)")
+    if block_rows < 2:
+        raise ValueError(f"block_rows is {block_rows}, but a block needs at least 2 rows")
+    if norm_multiple is not None and not norm_multiple > 0:
+        raise ValueError(f"norm_multiple is {norm_multiple}, expected a positive number or None")
+    return wanted
 
 
 def pairwise_percentiles(directions: Float32, percentiles: Sequence[float]) -> Float64:
@@ -341,17 +355,6 @@ def _within(norms: Float64, limit: float | None) -> Any:
 def _summary(norms: Float64) -> tuple[float, float, float]:
     low, median, high = np.percentile(norms, [5, 50, 95])
     return float(low), float(median), float(high)
-
-
-def _check_percentiles(percentiles: float | Sequence[float]) -> list[float]:
-    given = [percentiles] if isinstance(percentiles, (int, float, np.number)) else [*percentiles]
-    wanted = sorted({float(p) for p in given})
-    if not wanted:
-        raise ValueError("no percentile was given, expected at least one in (0, 100)")
-    for p in wanted:
-        if not 0 < p < 100:
-            raise ValueError(f"percentile is {p:g}, expected a number in (0, 100)")
-    return wanted
 
 
 class _Sample:

@@ -113,7 +113,7 @@ def demo(
     from exemplars.building import check_out, partial_of
 
     resume = partial_of(out).exists() and not overwrite
-    check_out(out, resume=resume, overwrite=overwrite)
+    check_out(out, resume=resume, overwrite=overwrite, several=True)
     model = _load_model(DEMO_MODEL)
     texts = ex.texts(DEMO_TEXT).shuffled(0)
     _say(report.plan_text(ex.plan(model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows)))
@@ -209,7 +209,8 @@ def build(
         keep_first=keep_first,
         keep_prefix=keep_prefix,
     )
-    check_out(out, resume=resume, overwrite=overwrite)
+    several = len(site) * len(percentile) > 1
+    check_out(out, resume=resume, overwrite=overwrite, several=several)
     loaded = _load_model(model, device, dtype)
     source: Any = _texts(text, column, split)
     if hold_out:
@@ -225,11 +226,12 @@ def build(
         loaded, site, source, percentile, rows=budget, calibration_rows=calibration_rows, **stream
     )
     _say(report.plan_text(plan, whole_text=budget is None))
-    with _interruptible(out, "run it again with --resume"), _progress() as on_progress:
+    with _interruptible(out, "run it again with --resume", activations), _progress() as on_progress:
         if activations is not None:
             source = ex.extract(
-                loaded, site, source, activations, rows=budget, on_progress=on_progress, **stream
-            )
+                loaded, site, source, activations, rows=budget, tokens=tokens,
+                on_progress=on_progress, **stream,
+            )  # fmt: skip
         found = ex.build(
             loaded, site, source, percentile, rows=budget, tokens=tokens, patience=patience,
             out=out, membership=membership, calibration_rows=calibration_rows,
@@ -487,16 +489,23 @@ def _print(result: Any, text: str | None, json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _interruptible(out: Path | None = None, advice: str = "") -> Iterator[None]:
+def _interruptible(
+    out: Path | None = None, advice: str = "", activations: Path | None = None
+) -> Iterator[None]:
     """Ctrl-C says what is left of a build, and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
+        from exemplars.activations import INDEX
         from exemplars.building import partial_of
 
         if out is not None and partial_of(out).exists():
             raise KeyboardInterrupt(
                 f"interrupted; {partial_of(out)} holds what was done: {advice} to go on from there"
+            ) from None
+        if activations is not None and (activations / INDEX).exists():
+            raise KeyboardInterrupt(
+                f"interrupted; {activations} holds activations: run it again to go on from there"
             ) from None
         raise KeyboardInterrupt("interrupted; nothing was written") from None
 

@@ -59,7 +59,7 @@ class LeaderClustering:
             raise ValueError(f"threshold is {threshold}, expected a cosine distance in (0, 2]")
         self.threshold = float(threshold)
         self.membership = membership
-        self.batch_rows = _batch_rows(membership)
+        self.batch_rows = batch_rows(membership)
         self._exemplars = np.empty((256, width), np.float32)
         self._rows = np.empty(256, np.int64)
         self.n_regions = 0
@@ -257,13 +257,11 @@ def _founders(rows: Float32, product: Float32, joins: float, band: float) -> Int
     return founders[:count].copy()
 
 
-def _batch_rows(membership: str) -> int:
-    """B of "batch:B", 0 for "online"."""
+def batch_rows(membership: str) -> int:
+    """B of "batch:B", 0 for "online"; ValueError for anything else."""
     if membership == "online":
         return 0
     kind, _, number = membership.partition(":")
     if kind == "batch" and number.isdecimal() and int(number) > 0:
         return int(number)
-    raise ValueError(
-        f'membership is "{membership}", expected "online", "batch:B" with B rows, or "census"'
-    )
+    raise ValueError(f'membership is "{membership}", expected "online" or "batch:B" with B rows')

@@ -182,8 +182,11 @@ class Members:
         a = self.state()
         length = _lengths(a["direction_sums"])
         counts = a["counts"].astype(np.float64)
+        means = np.empty(a["direction_sums"].shape, np.float32)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = (a["direction_sums"] / length[:, None]).astype(np.float32)
+            for start in range(0, len(means), 4096):  # no second copy of the sums in float64
+                part = slice(start, start + 4096)
+                means[part] = a["direction_sums"][part] / length[part, None]
             coherence = (length / UNIT / counts).astype(np.float32)
         means[counts == 0] = np.nan
         return MemberStatistics(

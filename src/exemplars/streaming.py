@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -21,14 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exemplars.activations import ActivationBatch, ActivationShards, ShardWriter, window_activations
+from exemplars.activations import (
+    INDEX,
+    ActivationBatch,
+    ActivationShards,
+    ShardWriter,
+    is_written_here,
+    window_activations,
+)
 from exemplars.contexts import SEEN
 from exemplars.corpora import Texts
-from exemplars.errors import MismatchError, SourceError
+from exemplars.errors import FormatError, MismatchError, SourceError
 from exemplars.geometry import Int64
 from exemplars.tokenization import (
     LocatedDocument,
     Tokenization,
+    document_texts,
     excerpt,
     locate,
     token_windows,
@@ -37,8 +44,8 @@ from exemplars.tokenization import (
 if TYPE_CHECKING:
     from exemplars.models import Model
 
-CONTEXT_BEFORE, CONTEXT_AFTER = 96, 48
-"""Characters kept before and after a context's token."""
+CONTEXT_BEFORE, CONTEXT_TEXT, CONTEXT_AFTER = 84, 84, 42
+"""Bytes of UTF-8 kept before and after a context's token, at most."""
 MARK_S = 30.0
 """Seconds between the places where writing shards can be continued."""
 
@@ -172,6 +179,9 @@ class Stream:
                     CONTEXT_BEFORE,
                     CONTEXT_AFTER,
                 )
+                before = before.encode()[-CONTEXT_BEFORE:].decode(errors="ignore")
+                text = text.encode()[:CONTEXT_TEXT].decode(errors="ignore")
+                after = after.encode()[:CONTEXT_AFTER].decode(errors="ignore")
                 values = (
                     int(rows[k]), found.number, int(found.position[i]), int(found.token[i]),
                     before, text, after, found.name,
@@ -250,27 +260,39 @@ class LiveStream(Stream):
         interrupts: Interrupts,
         on_progress: OnProgress | None,
         keep_texts: bool,
+        tokens: int | None = None,
     ) -> ActivationShards:
-        """At least `rows` rows of the stream, in whole windows; continues what is there."""
+        """The stream's first rows in whole windows; continues what is there.
+
+        At least `rows` rows, or all rows of at least `tokens` attended tokens, whichever is fewer.
+        """
+
+        def enough(written: int, cursor: Any) -> bool:
+            within = tokens is not None and cursor is not None and cursor["tokens"] >= tokens
+            return within or (rows is not None and written >= rows)
+
         started = marked = time.monotonic()
         writer, cursor, written, masks = None, None, 0, dict[str, int]()
-        if (folder / "activations.json").exists():
+        if (folder / INDEX).exists():
             shards = ActivationShards.open(folder)
             differs = difference(shards.describe, self.describe())
             if differs:
                 raise MismatchError(
                     f"the activations in {folder} have {differs}; give another folder"
                 )
-            enough = shards.exhausted or (rows is not None and shards.rows >= rows)
-            if shards.complete and enough:
+            cursor = shards.cursor
+            _check_cursor(cursor, folder)
+            if shards.complete and (shards.exhausted or enough(shards.rows, cursor)):
                 return shards
-            if shards.cursor is None:
-                shutil.rmtree(folder)  # interrupted before anything was finished
+            if cursor is None:
+                _clear(folder)  # interrupted before anything was finished
             else:
-                writer, cursor, masks = ShardWriter.resume(folder), shards.cursor, shards.masks
+                writer, masks = ShardWriter.resume(folder), shards.masks
                 written = writer.rows
+        else:
+            _check_empty(folder)
         windows = self.windows(written, cursor)
-        exhausted = True
+        exhausted, n_documents = True, 0
         while True:
             try:
                 with interrupts.allowed():
@@ -281,34 +303,89 @@ class LiveStream(Stream):
                 raise
             if window is None:
                 break
-            if writer is None:
-                widths = [int(batch.vectors.shape[1]) for batch in window.batches]
-                dtype = window.batches[0].vectors.dtype
-                writer = ShardWriter(folder, self.sites, widths, dtype, self.describe())
-            if keep_texts:
-                writer.write_documents(
-                    (d.number, d.name, d.text) for d in self.locate(window.documents.tolist())
+            n_documents += len(window.documents)
+            if len(window.tokens_before):
+                if writer is None:
+                    writer = self._writer(folder, window)
+                if keep_texts:
+                    writer.write_documents(self._texts_of(window, writer.last_document))
+                writer.append(
+                    window.batches, window.documents, window.document_rows, window.tokens_before
                 )
-            writer.append(
-                window.batches, window.documents, window.document_rows, window.tokens_before
-            )
-            written += len(window.tokens_before)
+                written += len(window.tokens_before)
             cursor, masks = window.cursor, added(masks, window.masks)
             if on_progress is not None:
                 on_progress(Progress(stage, written, rows, {}, time.monotonic() - started))
             if interrupts.requested or time.monotonic() - marked > MARK_S:
-                writer.mark(cursor, masks)
+                if writer is not None:
+                    writer.mark(cursor, masks)
                 marked = time.monotonic()
                 if interrupts.requested:
                     raise KeyboardInterrupt
-            if rows is not None and written >= rows:
+            if enough(written, cursor):
                 exhausted = False
                 break
         if writer is None:
-            raise SourceError("the text has no documents; give some")
+            raise SourceError(_without_rows(n_documents, None if exhausted else tokens))
         writer.mark(cursor, masks)
         writer.close(exhausted)
         return ActivationShards.open(folder)
+
+    def _writer(self, folder: Path, window: Window) -> ShardWriter:
+        """A new one, for vectors as they are in a window that has rows."""
+        vectors = [batch.vectors for batch in window.batches]
+        widths, dtypes = [v.shape[1] for v in vectors], [v.dtype for v in vectors]
+        return ShardWriter(folder, self.sites, widths, dtypes, self.describe())
+
+    def _texts_of(self, window: Window, written: int | None) -> list[tuple[int, str, str]]:
+        """The texts of a window's documents in the stream's order, without the one written."""
+        numbers = [number for number in window.documents.tolist() if number != written]
+        found = {
+            document[0]: document
+            for document in document_texts(
+                self._texts, self._model.tokenizer, self._tokenization, numbers
+            )
+        }
+        return [found[number] for number in numbers]
+
+
+def _check_empty(folder: Path) -> None:
+    """Raise ValueError where shards would lie among other files."""
+    others = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    # What a writer that was killed at its very first file leaves.
+    if others and others != [f"{INDEX}.partial"]:
+        raise ValueError(
+            f"{folder} holds {others[0]} and no {INDEX}, so it was not written here; give a new "
+            "or an empty folder"
+        )
+
+
+def _clear(folder: Path) -> None:
+    """Delete what `ShardWriter` wrote, and nothing else; the index last, which says whose it is."""
+    ours = [path for path in folder.iterdir() if is_written_here(path.name)]
+    for path in sorted(ours, key=lambda path: path.name == INDEX):
+        path.unlink()
+
+
+def _check_cursor(cursor: Any, folder: Path) -> None:
+    keys = ("ordinal", "piece", "rows", "tokens")
+    if cursor is not None and not (
+        isinstance(cursor, dict) and all(type(cursor.get(key)) is int for key in keys)
+    ):
+        raise FormatError(
+            f"{folder / INDEX} has {cursor!r} for the place to go on from, expected "
+            f"{', '.join(keys)}; delete the folder and begin again"
+        )
+
+
+def _without_rows(n_documents: int, tokens: int | None) -> str:
+    if not n_documents:
+        return "the text has no documents; give some"
+    within = "" if tokens is None else f" within {tokens} tokens"
+    return (
+        f"the text gave no rows{within}: every document is empty or masked; give longer documents, "
+        "or keep more rows"
+    )
 
 
 class ShardStream(Stream):
@@ -317,6 +394,7 @@ class ShardStream(Stream):
     def __init__(self, shards: ActivationShards, sites: list[str]) -> None:
         self.shards = shards
         about = shards.describe
+        _check_about(about, shards.folder)
         names = []
         for site in sites:
             spelled = [
@@ -333,16 +411,40 @@ class ShardStream(Stream):
         return self.shards.describe
 
     def windows(self, first_row: int = 0, cursor: Any = None) -> Iterator[Window]:
+        # One window per shard that has rows: the last is that of the last such shard.
+        starts = [shard["first_row"] for shard in self.shards.index["shards"] if shard["rows"]]
         for batches, documents, document_rows, tokens_before in self.shards.windows(
             self.sites, first_row
         ):
-            end = batches[0].first_row + len(tokens_before)
-            last = end == self.shards.rows
+            last = batches[0].first_row >= starts[-1]
             cursor, masks = (self.shards.cursor, self.shards.masks) if last else (None, {})
             yield Window(batches, documents, document_rows, tokens_before, cursor, masks)
 
     def locate(self, numbers: Iterable[int]) -> Iterator[LocatedDocument]:
         return self.shards.locate(numbers)
+
+
+def _check_about(about: Mapping[str, Any], folder: Path) -> None:
+    """Raise FormatError where shards do not say what their activations are of."""
+    dicts, numbers = ("model", "texts", "tokenization"), ("batch_tokens", "window_tokens")
+    sites = about.get("sites")
+    known = (
+        all(isinstance(about.get(key), dict) for key in dicts)
+        and all(type(about.get(key)) is int for key in numbers)
+        and isinstance(about.get("dtype"), str)
+        and isinstance(sites, list)
+        and all(
+            isinstance(site, dict)
+            and isinstance(site.get("name"), str)
+            and isinstance(site.get("spellings"), dict)
+            for site in sites
+        )
+    )
+    if not known:
+        raise FormatError(
+            f"{folder / INDEX} does not say which model, sites and texts its activations are of; "
+            "write the shards anew with extract"
+        )
 
 
 def extract(
@@ -356,6 +458,7 @@ def extract(
     seed: int | None = None,
     batch_tokens: int = 2048,
     window_tokens: int = 16384,
+    tokens: int | None = None,
     keep_texts: bool = True,
     on_progress: OnProgress | None = None,
 ) -> ActivationShards:
@@ -374,23 +477,36 @@ def extract(
         seed: Permute the documents by it.
         batch_tokens: Tokens of a forward pass at most.
         window_tokens: Tokens that are sorted by length together.
+        tokens: Stop after so many attended tokens, if that is before `rows`.
         keep_texts: Store the documents too, so that reading the shards needs nothing else.
         on_progress: Called at every window.
 
     Returns:
         The shards, to be given to `build` in the place of texts.
+
+    Raises:
+        ValueError: If the folder holds other files, or `texts` are no texts.
+        MismatchError: If the folder holds other activations.
+        SourceError: If the text has no rows.
     """
+    Budget(rows, tokens, None)  # raises if one is not positive
     tokenization = tokenization or Tokenization()
     stream = Stream.of(model, sites, texts, tokenization, seed, batch_tokens, window_tokens)
-    assert isinstance(stream, LiveStream)
+    if not isinstance(stream, LiveStream):
+        raise ValueError(
+            "texts are activation shards, expected what `exemplars.texts` returns; give them to "
+            "build as they are"
+        )
     with Interrupts() as interrupts:
         return stream.write_shards(
-            Path(folder), rows, "activations", interrupts, on_progress, keep_texts
+            Path(folder), rows, "activations", interrupts, on_progress, keep_texts, tokens
         )
 
 
 class DocumentIndex:
     """Which rows each document has, in stream order, and what was known when it ended.
+
+    Documents without rows are not listed.
 
     Args:
         columns: Names of what is kept beside the document's number and its last row.
@@ -409,15 +525,17 @@ class DocumentIndex:
         """
         ends = window.batches[0].first_row + np.cumsum(window.document_rows)
         starts = ends - window.document_rows
-        seen = (starts < limit) | (window.document_rows == 0) & (starts <= limit)
+        seen = (starts < limit) & (window.document_rows > 0)
         values = {"document": window.documents, "rows": np.minimum(ends, limit), **columns}
-        last = self._chunks["document"]
-        goes_on = bool(
-            last and len(last[-1]) and seen.any() and last[-1][-1] == window.documents[0]
-        )
+        if not seen.any():
+            return
+        before = self._chunks["document"]
+        goes_on = bool(before) and before[-1][-1] == window.documents[seen][0]
         for name, chunks in self._chunks.items():
             if goes_on:
                 chunks[-1] = chunks[-1][:-1]
+                if not len(chunks[-1]):
+                    chunks.pop()
             chunks.append(np.asarray(values[name], np.int64)[seen])
 
     def arrays(self) -> dict[str, Int64]:
@@ -429,7 +547,10 @@ class DocumentIndex:
 
     def restore(self, arrays: Mapping[str, Int64]) -> None:
         """Go on from `arrays`."""
-        self._chunks = {name: [np.asarray(arrays[name], np.int64)] for name in self._chunks}
+        self._chunks = {
+            name: [np.asarray(arrays[name], np.int64)] if len(arrays[name]) else []
+            for name in self._chunks
+        }
 
     def of(self, rows: Int64) -> tuple[Int64, Int64]:
         """The document of each row, and the number of that document's first row."""

@@ -186,7 +186,7 @@ class _DocumentTokenizer:
         group: list[tuple[Document, str]] = []
         n_characters = 0
         for document in documents:
-            text = self._text(document)
+            text = self.text(document)
             group.append((document, text))
             n_characters += len(text)
             if len(group) == _GROUP_DOCUMENTS or n_characters >= _GROUP_CHARACTERS:
@@ -223,7 +223,10 @@ class _DocumentTokenizer:
             size *= 2
 
     def _encode_segments(self, text: str) -> tuple[Ints, Ints, Ints]:
-        """Tokenise in segments cut before whitespace, so that a book needs no book of memory."""
+        """Tokenise in segments cut before whitespace, which bounds what the tokenizer holds.
+
+        The ids and spans of all segments are held together: memory grows with the text.
+        """
         parts, at = [], 0
         while at < len(text):
             stop = _cut(text, at, _SEGMENT)
@@ -298,7 +301,8 @@ class _DocumentTokenizer:
             at = int(dressed[:1] == [self._tokenizer.bos_token_id])
         return tuple(dressed[:at]), tuple(dressed[at + len(bare) :])
 
-    def _text(self, document: Document) -> str:
+    def text(self, document: Document) -> str:
+        """What is tokenised: the document, or the rendered chat."""
         if self._settings.chat:
             return self._render(_messages(document), document.name)
         if isinstance(document.content, str):
@@ -624,6 +628,17 @@ def locate(
             tokens.start[rows],
             tokens.end[rows],
         )
+
+
+def document_texts(
+    texts: Texts, tokenizer: Any, tokenization: Tokenization, numbers: Iterable[int]
+) -> Iterator[tuple[int, str, str]]:
+    """(number, name, text) of documents by source number, ascending, each once: as `locate` gives
+    them, without tokenising.
+    """
+    rendering = _DocumentTokenizer(tokenizer, tokenization)
+    for document in texts.fetch(numbers):
+        yield document.number, document.name, rendering.text(document)
 
 
 def excerpt(

@@ -50,11 +50,13 @@ def written_aside(folder: Path, overwrite: bool, needed: int) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside, new = _aside(folder), folder.with_name(f".{folder.name}.new")
     if aside.is_dir():  # a kill between the renames below, or just after them
-        if folder.exists():
+        if folder.exists() and looks_like_a_dictionary(folder):
             _discard(aside, folder)
+        elif folder.exists():
+            check_free(folder, overwrite)
         else:
             aside.rename(folder)
-    _check_free(folder, overwrite)
+    check_free(folder, overwrite)
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir()
@@ -195,14 +197,15 @@ def _discard(aside: Path, folder: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _check_free(folder: Path, overwrite: bool) -> None:
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raise `FormatError` unless a dictionary may be written at `folder`."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise FormatError(f"{folder} is a file, expected a folder or nothing; choose another name")
     if not any(folder.iterdir()):
         return
-    is_dictionary = _looks_like_a_dictionary(folder)
+    is_dictionary = looks_like_a_dictionary(folder)
     if not overwrite:
         what = "a dictionary" if is_dictionary else "files that are not a dictionary"
         advice = "allow overwriting or choose" if is_dictionary else "choose"
@@ -214,7 +217,8 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _looks_like_a_dictionary(folder: Path) -> bool:
+def looks_like_a_dictionary(folder: Path) -> bool:
+    """Whether a folder has a dictionary's manifest."""
     try:
         data = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError):
