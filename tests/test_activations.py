@@ -668,6 +668,17 @@ def test_a_document_is_located_as_soon_as_its_rows_have_ended(tmp_path, monkeypa
     assert len([name for name in shards._verified if "shard" in name]) <= 2
 
 
+def test_rows_of_one_document_in_two_places_are_refused(tmp_path):
+    with ShardWriter(tmp_path, ["s"], [1], "float32", {}) as writer:
+        numbers = np.array([1, 2, 1])
+        fields = {key: np.arange(3) for key in ("position", "token", "start", "end")}
+        writer.write_documents([(1, None, "one"), (2, None, "two")])
+        batch = ActivationBatch("s", torch.zeros(3, 1), numbers, **fields, first_row=0)
+        writer.append((batch,), numbers, np.ones(3, np.int64), np.arange(3))
+    with pytest.raises(FormatError, match="document 1 in two places"):
+        list(ActivationShards.open(tmp_path).locate([1, 2]))
+
+
 MANGLED = {
     "no shards": lambda index: index.pop("shards"),
     "shards is str": lambda index: index.update(shards="shard-000000.safetensors"),

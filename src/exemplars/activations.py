@@ -702,6 +702,8 @@ class ActivationShards:
     def locate(self, numbers: Iterable[int]) -> Iterator[LocatedDocument]:
         """Documents asked for, with where their rows stand in the text, in the stream's order.
 
+        Each comes as soon as its rows have ended; those without rows come last.
+
         Raises:
             FormatError: If a file is missing, truncated or altered.
             ValueError: If a document is not among those kept.
@@ -711,7 +713,12 @@ class ActivationShards:
         found: dict[int, tuple[str | None, str]] = {}
         for number, rows in self._rows_by_document(wanted):
             while number not in found:
-                other, name, text = next(texts)
+                other, name, text = next(texts, (None, None, ""))
+                if other is None:
+                    raise FormatError(
+                        f"{self.folder} has the rows of document {number} in two places, expected "
+                        "them together; write the shards anew"
+                    )
                 found[other] = name, text
             yield _located(number, *found.pop(number), rows)
         for number, (name, text) in found.items():

@@ -225,7 +225,8 @@ class _DocumentTokenizer:
     def _encode_segments(self, text: str) -> tuple[Ints, Ints, Ints]:
         """Tokenise in segments cut before whitespace, which bounds what the tokenizer holds.
 
-        The ids and spans of all segments are held together: memory grows with the text.
+        The ids and spans of all segments are held together, until the document's last window:
+        memory grows with the text, by up to some 80 bytes a character.
         """
         parts, at = [], 0
         while at < len(text):
@@ -432,7 +433,8 @@ def token_windows(
     are sorted by length, longest first, and cut into batches. A document without tokens or rows
     counts in `documents` all the same; so does one of a single token, whose only position is its
     first, under rows="final". Splitting tokenises texts above 1,000,000 characters in segments
-    cut before whitespace; truncating reads no further than it must.
+    cut before whitespace, and holds the document's tokens whole, up to some 80 bytes a character;
+    truncating reads no further than it must.
 
     Args:
         texts: The documents.
