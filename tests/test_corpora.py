@@ -208,7 +208,11 @@ def test_bytes_that_are_not_utf8_are_replaced(tmp_path):
         ("a.jsonl", b'{"text": "x"}\n{"text": null}', "a.jsonl:2 holds NoneType"),
         ("a.jsonl", b'{"text": []}', "a.jsonl:1 holds an empty list"),
         ("a.jsonl", b"[1]", "a.jsonl:1 is a JSON list"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}', mtime=0)[:-9], "a.jsonl.gz ends in the middle"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "x"}', mtime=0)[:-9],
+            "a.jsonl.gz ends in the middle",
+        ),
         ("a.jsonl.gz", b"plain", "could not be read"),
         ("a.parquet", b"plain", "a.parquet is not a Parquet file"),
         ("a.json", b"[]", "a.json does not look like text"),
