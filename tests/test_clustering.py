@@ -124,7 +124,8 @@ def test_a_threshold_that_is_no_distance_is_refused(threshold):
     "membership", ["", "final", "census", "batch", "batch:", "batch:0", "batch:-3", "batch:1.5"]
 )
 def test_an_unknown_membership_is_refused(membership):
-    with pytest.raises(ValueError, match=f'membership is "{membership}", expected "online", "bat'):
+    expected = 'expected "online" or "batch:B" with B rows'
+    with pytest.raises(ValueError, match=f'membership is "{membership}", {expected}'):
         LeaderClustering(3, 0.5, membership)
 
 

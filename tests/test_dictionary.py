@@ -139,7 +139,7 @@ def test_the_percentile_may_be_left_out_if_there_is_one(calibration):
 
 
 def test_an_unknown_membership_or_another_width_is_refused(calibration):
-    with pytest.raises(ValueError, match='membership is "final", expected "online", "batch:B"'):
+    with pytest.raises(ValueError, match='membership is "final", expected "online" or "batch:B"'):
         partition(rows(0, 5), calibration, 2, membership="final")
     with pytest.raises(ValueError, match="vectors have width 3, the calibration 12; use rows of"):
         partition(np.ones((5, 3)), calibration, 2)
