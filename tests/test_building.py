@@ -74,6 +74,14 @@ def all_rows(model, texts, site=SITE, tokenization=TOKENIZATION):
     )
 
 
+def interrupt_in(stage, at=200):
+    def interrupt(progress):
+        if progress.stage == stage and progress.rows >= at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return interrupt
+
+
 # --- what a build is -----------------------------------------------------------------------------
 
 
@@ -428,13 +436,9 @@ def test_a_census_with_another_model_is_refused(texts, built):
 
 
 def test_resuming_with_other_settings_names_the_difference(model, texts, tmp_path):
-    def interrupt(progress):
-        if progress.stage == "build":
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
         ex.build(
-            model, SITE, texts, 20, rows=None, out=tmp_path / "d", on_progress=interrupt,
+            model, SITE, texts, 20, rows=None, out=tmp_path / "d", on_progress=interrupt_in("build", 0),
             **SETTINGS,
         )  # fmt: skip
     with pytest.raises(MismatchError, match=r"percentiles \[20.0\] where \[10.0\]"):
@@ -488,13 +492,9 @@ def test_a_full_disk_loses_nothing(model, texts, built, tmp_path, monkeypatch):
 
 
 def test_a_broken_checkpoint_is_named(model, texts, tmp_path):
-    def interrupt(progress):
-        if progress.stage == "build":
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(KeyboardInterrupt):
         ex.build(
-            model, SITE, texts, 20, rows=None, out=tmp_path / "d", on_progress=interrupt,
+            model, SITE, texts, 20, rows=None, out=tmp_path / "d", on_progress=interrupt_in("build", 0),
             **SETTINGS,
         )  # fmt: skip
     checkpoint = tmp_path / "d.partial" / "checkpoint.safetensors"
@@ -722,14 +722,6 @@ def test_a_plan_counts_what_a_build_takes(model, texts):
 
 
 # --- found in review -----------------------------------------------------------------------------
-
-
-def interrupt_in(stage, at=200):
-    def interrupt(progress):
-        if progress.stage == stage and progress.rows >= at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    return interrupt
 
 
 def test_a_build_from_shards_is_not_resumed_live(model, texts, tmp_path):
