@@ -438,7 +438,8 @@ def test_a_census_with_another_model_is_refused(texts, built):
 def test_resuming_with_other_settings_names_the_difference(model, texts, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         ex.build(
-            model, SITE, texts, 20, rows=None, out=tmp_path / "d", on_progress=interrupt_in("build", 0),
+            model, SITE, texts, 20, rows=None, out=tmp_path / "d",
+            on_progress=interrupt_in("build", 0),
             **SETTINGS,
         )  # fmt: skip
     with pytest.raises(MismatchError, match=r"percentiles \[20.0\] where \[10.0\]"):
@@ -494,7 +495,8 @@ def test_a_full_disk_loses_nothing(model, texts, built, tmp_path, monkeypatch):
 def test_a_broken_checkpoint_is_named(model, texts, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         ex.build(
-            model, SITE, texts, 20, rows=None, out=tmp_path / "d", on_progress=interrupt_in("build", 0),
+            model, SITE, texts, 20, rows=None, out=tmp_path / "d",
+            on_progress=interrupt_in("build", 0),
             **SETTINGS,
         )  # fmt: skip
     checkpoint = tmp_path / "d.partial" / "checkpoint.safetensors"
