@@ -40,6 +40,7 @@ from exemplars.dictionary import Dictionary, count_members, usable_directions
 from exemplars.errors import ExemplarsError, FormatError, MismatchError, SourceError
 from exemplars.geometry import Float32, Int64
 from exemplars.members import Members, fixed_point
+from exemplars.nearest import THREADS
 from exemplars.store import folders
 from exemplars.streaming import (
     Budget,
@@ -314,7 +315,7 @@ def census(
             directions, numbers, _ = usable_directions(
                 as_vectors(batch.vectors[:keep]), batch.first_row, dictionary.calibration
             )
-            count_members(members, dictionary.exemplars, directions, numbers)
+            count_members(members, dictionary, directions, numbers)
         n_rows = batch.first_row + keep
         index.extend(window, n_rows)
         if on_progress is not None:
@@ -893,7 +894,10 @@ def _in_parallel(function: Callable[[_Item], _Result], items: Sequence[_Item]) -
     threads = min(torch.get_num_threads(), len(items))
     if threads < 2:
         return [function(item) for item in items]
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(threads, initializer=THREADS.set, initargs=(1,)) as pool,
+    ):
         return list(pool.map(function, items))
 
 

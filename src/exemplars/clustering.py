@@ -27,7 +27,7 @@ from exemplars.geometry import (
     cosine_distance,
     gemm_band,
 )
-from exemplars.nearest import offer
+from exemplars.nearest import Audit, ExemplarIndex, offer
 
 _CHUNK_ROWS = 4096
 _RESOLVED_AT_ONCE = 512
@@ -52,14 +52,25 @@ class LeaderClustering:
         width: D.
         threshold: θ, the largest cosine distance at which a row still joins, in (0, 2].
         membership: "online", or "batch:B" with B a number of rows.
+        screen: How nearest exemplars are searched for (`nearest.SCREENS`); never what is found.
+        audit: Checks a share of the searches as they go; None for no checks.
     """
 
-    def __init__(self, width: int, threshold: float, membership: str = "online") -> None:
+    def __init__(
+        self,
+        width: int,
+        threshold: float,
+        membership: str = "online",
+        screen: str = "auto",
+        audit: Audit | None = None,
+    ) -> None:
         if not 0 < threshold <= 2:
             raise ValueError(f"threshold is {threshold}, expected a cosine distance in (0, 2]")
         self.threshold = float(threshold)
         self.membership = membership
         self.batch_rows = batch_rows(membership)
+        self._index = ExemplarIndex(width, screen)
+        self._audit = audit
         self._exemplars = np.empty((256, width), np.float32)
         self._rows = np.empty(256, np.int64)
         self.n_regions = 0
@@ -129,10 +140,10 @@ class LeaderClustering:
         joins = 1.0 - self.threshold
         settled = np.zeros(n, np.bool_)  # covered, and not offered what this batch founded
         if not self.batch_rows:
-            offer(directions, self.exemplars, 0, region, similarity)
+            self._search(directions, self.exemplars, region, similarity)
         else:
             old = self._before_batch
-            offer(directions, self.exemplars[:old], 0, region, similarity)
+            self._search(directions, self.exemplars[:old], region, similarity)
             settled = similarity >= joins
             open_rows = np.flatnonzero(~settled)
             region[open_rows], similarity[open_rows] = -1, -np.inf
@@ -168,6 +179,11 @@ class LeaderClustering:
             similarity[founders] = 1.0
             position = int(uncovered[-1]) + 1
         return Assignment(region, cosine_distance(similarity), founded)
+
+    def _search(
+        self, directions: Float32, exemplars: Float32, region: Int64, similarity: Float64
+    ) -> None:
+        self._index.offer(directions, exemplars, region, similarity, audit=self._audit)
 
     def _offer_some(
         self,
@@ -218,6 +234,7 @@ class LeaderClustering:
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Go on from a `state`."""
+        self._index = ExemplarIndex(self._exemplars.shape[1], self._index.screen)
         self.n_regions = 0
         self._append(
             state["exemplars"].astype(np.float32, copy=False),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from exemplars.geometry import (
     vector_norms,
 )
 from exemplars.members import Members, MemberStatistics, fixed_point
-from exemplars.nearest import nearest
+from exemplars.nearest import Audit, ExemplarIndex
 
 _ROWS = 8192
 
@@ -156,11 +157,17 @@ class Dictionary:
             contexts=tuple(self.contexts.region(k)) if self.contexts is not None else (),
         )
 
-    def assign(self, vectors: Any) -> tuple[Int64, Float32]:
+    @cached_property
+    def index(self) -> ExemplarIndex:
+        """What searches among the exemplars; it learns from one search for the next."""
+        return ExemplarIndex(self.width)
+
+    def assign(self, vectors: Any, *, audit: Audit | None = None) -> tuple[Int64, Float32]:
         """The nearest region of each raw vector.
 
         Args:
             vectors: (..., D) raw activations, numpy or torch; leading dimensions are flattened.
+            audit: Checks a share of the search as it goes.
 
         Returns:
             regions: (N,) int64, of the largest canonical similarity, ties to the lower index;
@@ -171,19 +178,21 @@ class Dictionary:
         Raises:
             ValueError: Another width.
             ActivationError: A NaN or infinite component.
+            AuditError: A search answered wrongly.
         """
         x = self._vectors(vectors)
-        regions = np.empty(len(x), np.int64)
-        distances = np.empty(len(x), np.float32)
+        regions = np.full(len(x), -1, np.int64)
+        distances = np.full(len(x), np.nan, np.float32)
         for start in range(0, len(x), _ROWS):
-            part = slice(start, start + _ROWS)
-            directions, norms = to_directions(x[part], self.center)
+            directions, norms = to_directions(x[start : start + _ROWS], self.center)
             check_finite(norms, first_row=start)
-            region, similarity = nearest(directions, self.exemplars)
-            distance = cosine_distance(similarity).astype(np.float32)
-            none = (region < 0) | ~has_direction(norms, self.center)
-            region[none], distance[none] = -1, np.nan
-            regions[part], distances[part] = region, distance
+            keep = np.flatnonzero(has_direction(norms, self.center))
+            if len(keep) < len(directions):
+                directions = directions[keep]
+            to_come = len(x) - start - len(norms)
+            region, similarity = self.index.nearest(directions, self.exemplars, to_come, audit)
+            regions[start + keep] = region
+            distances[start + keep] = np.where(region < 0, np.nan, cosine_distance(similarity))
         return regions, distances
 
     def distances(self, vectors: Any) -> Float32:
@@ -378,16 +387,26 @@ def take_census(dictionary: Dictionary, batches: Iterable[Any], seed: int = 0) -
         x = as_vectors(batch)
         directions, rows, _ = usable_directions(x, n_rows, dictionary.calibration)
         n_rows += len(x)
-        count_members(members, dictionary.exemplars, directions, rows)
+        count_members(members, dictionary, directions, rows)
     return members
 
 
-def count_members(members: Members, exemplars: Float32, directions: Float32, rows: Int64) -> None:
+def count_members(
+    members: Members,
+    dictionary: Dictionary,
+    directions: Float32,
+    rows: Int64,
+    rows_to_come: int = 0,
+    audit: Audit | None = None,
+) -> None:
     """Add rows to `members` of the finished regions: one step of a census."""
-    if not len(exemplars):
+    if not len(dictionary):
         return
-    region, similarity = nearest(directions, exemplars)
-    members.add(fixed_point(directions), region, cosine_distance(similarity), rows, len(exemplars))
+    region, similarity = dictionary.index.nearest(
+        directions, dictionary.exemplars, rows_to_come, audit
+    )
+    distance = cosine_distance(similarity)
+    members.add(fixed_point(directions), region, distance, rows, len(dictionary))
 
 
 def usable_directions(
