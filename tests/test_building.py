@@ -32,7 +32,7 @@ from exemplars.errors import (
     MismatchError,
     SourceError,
 )
-from exemplars.nearest import dense
+from exemplars.nearest import dense, vnni
 from exemplars.streaming import ShardStream
 from tiny_models import tiny_model, tiny_module, tiny_tokenizer
 
@@ -865,3 +865,35 @@ def test_a_full_disk_at_a_checkpoint_is_a_sentence(model, texts, tmp_path, monke
     monkeypatch.setattr(safetensors.numpy, "save_file", full)
     with pytest.raises(OSError, match=r"needs .* bytes: make room, then go on with --resume"):
         ex.build(model, SITE, texts, 20, rows=None, out=tmp_path / "d", **SETTINGS)
+
+
+@pytest.mark.parametrize("screen", ["dense", "float32", "int8", "cpu"])
+def test_how_regions_are_searched_for_does_not_show(model, texts, built, tmp_path, screen):
+    if screen == "int8" and not vnni.available():
+        pytest.skip("this processor has no products of bytes")
+    audit = ex.Audit()
+    out = tmp_path / "dictionary"
+    ex.build(model, SITE, texts, 20, rows=None, out=out, screen=screen, audit=audit, **SETTINGS)
+    assert promised(out) == promised(built)
+    (entry,) = [json.loads(line) for line in (out / "run.jsonl").read_text().splitlines()]
+    assert entry["audit"] == audit.summary()
+    assert entry["audit"]["pairs"] > 0
+
+
+def test_a_census_is_the_same_however_it_searches(model, texts, built):
+    dictionary = ex.load(built)
+    audit = ex.Audit()
+    plain = ex.census(dictionary, model, texts)
+    searched = ex.census(dictionary, model, texts, screen="cpu", audit=audit)
+    np.testing.assert_array_equal(plain.census.counts, searched.census.counts)
+    assert plain.census_contexts.table().equals(searched.census_contexts.table())
+    assert audit.pairs > 0
+
+
+def test_an_unknown_screen_is_refused_before_anything_is_read(model):
+    class Unread(ex.Texts):
+        def __init__(self):
+            pass
+
+    with pytest.raises(ValueError, match='screen is "fast", which is none of auto, dense'):
+        ex.build(model, SITE, Unread(), 20, screen="fast")

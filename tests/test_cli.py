@@ -587,3 +587,20 @@ def test_the_demo_builds_shows_and_goes_on(run, monkeypatch, model, corpus, tmp_
     ]  # fmt: skip
     assert run("demo", "--out", out, "--rows", 400)[0] == 2
     assert run("demo", "--out", out, "--rows", 400, "--overwrite")[0] == 0
+
+
+def test_an_audit_says_what_it_compared(run, model, corpus, built, tmp_path):
+    out = tmp_path / "audited"
+    words = arguments_of_build(model, corpus, out, "--audit", "--no-lens", "--screen", "dense")
+    status, _, err = run(*words)
+    assert status == 0
+    assert "pairs compared, none nearer than what was found" in err
+    assert all((out / name).read_bytes() == (built / name).read_bytes() for name in SAME)
+    status, _, err = run("census", out, "--text", corpus, "--audit", "--screen", "cpu")
+    assert status == 0
+    assert "bounds, none too low" in err
+
+
+def test_an_unknown_screen_is_one_sentence(fails, model, corpus, tmp_path):
+    words = arguments_of_build(model, corpus, tmp_path / "x", "--screen", "quantum")
+    assert 'screen is "quantum", which is none of auto, dense, float32, int8' in fails(*words)

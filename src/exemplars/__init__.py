@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from exemplars.dictionary import Region as Region
     from exemplars.dictionary import partition as partition
     from exemplars.errors import ActivationError as ActivationError
+    from exemplars.errors import AuditError as AuditError
     from exemplars.errors import CalibrationError as CalibrationError
     from exemplars.errors import ExemplarsError as ExemplarsError
     from exemplars.errors import FormatError as FormatError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from exemplars.models import Model as Model
     from exemplars.models import Site as Site
     from exemplars.models import load_model as load_model
+    from exemplars.nearest import Audit as Audit
     from exemplars.store import load as load
     from exemplars.store import save as save
     from exemplars.streaming import Progress as Progress
@@ -53,6 +55,8 @@ _MODULE_OF = {
     "ActivationBatch": "activations",
     "ActivationError": "errors",
     "ActivationShards": "activations",
+    "Audit": "nearest",
+    "AuditError": "errors",
     "BuildPlan": "building",
     "Calibration": "calibration",
     "CalibrationError": "errors",

@@ -40,7 +40,7 @@ from exemplars.dictionary import Dictionary, count_members, usable_directions
 from exemplars.errors import ExemplarsError, FormatError, MismatchError, SourceError
 from exemplars.geometry import Float32, Int64
 from exemplars.members import Members, fixed_point
-from exemplars.nearest import THREADS
+from exemplars.nearest import THREADS, Audit, ExemplarIndex
 from exemplars.store import folders
 from exemplars.streaming import (
     Budget,
@@ -115,6 +115,8 @@ def build(
     checkpoint_s: float = 60.0,
     resume: bool = False,
     overwrite: bool = False,
+    screen: str = "auto",
+    audit: Audit | None = None,
     on_progress: OnProgress | None = None,
 ) -> Any:
     """Build dictionaries of a model's activations on texts.
@@ -143,6 +145,9 @@ def build(
         checkpoint_s: Seconds between checkpoints, at the ends of windows.
         resume: Go on from `OUT.partial`.
         overwrite: Replace what lies at `out`, once the new is complete.
+        screen: How nearest exemplars are searched for, never what is found; see
+            `Dictionary.assign`.
+        audit: Checks a share of the searches as they go.
         on_progress: Called at every window.
 
     Returns:
@@ -154,10 +159,12 @@ def build(
         FormatError: `out` exists and `overwrite` is False, or an unfinished build lies there.
         MismatchError: `resume` of a build with other settings.
         ActivationError: A NaN or infinite activation.
+        AuditError: A search answered wrongly.
         KeyboardInterrupt: After Ctrl-C; what was built so far has been saved, loadable, at `out`.
     """
     percentiles = check_arguments(percentile, block_rows, norm_multiple)
     batch_rows(membership)  # refuses an unknown one before anything is computed
+    ExemplarIndex(1, screen)
     budget = Budget(rows, tokens, patience)
     stream = Stream.of(
         model, sites, texts, tokenization or Tokenization(), seed, batch_tokens, window_tokens
@@ -204,7 +211,7 @@ def build(
             )
         timer.lap("calibration_s")
         runs = [
-            _Run(site, p, calibrations[site], membership, seed or 0, patience)
+            _Run(site, p, calibrations[site], membership, seed or 0, patience, screen, audit)
             for site in stream.sites
             for p in percentiles
         ]
@@ -234,7 +241,7 @@ def build(
 
             def save(key: tuple[str, float]) -> None:
                 if not interrupted or not _is_complete(targets[key]):
-                    log = timer.entry(found[key].rows)
+                    log = timer.entry(found[key].rows, audit)
                     store.save(found[key], targets[key], overwrite=True, run=[log])
 
             _in_parallel(save, list(found))
@@ -260,6 +267,8 @@ def census(
     window_tokens: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     allow_mismatch: bool = False,
+    screen: str = "auto",
+    audit: Audit | None = None,
     on_progress: OnProgress | None = None,
 ) -> Dictionary:
     """Assign every row of a text to the nearest exemplar of the finished dictionary.
@@ -275,6 +284,8 @@ def census(
         window_tokens: Default: the dictionary's.
         folder: A saved dictionary to add the census to.
         allow_mismatch: Go on although the activations are another model's.
+        screen: See `Dictionary.assign`.
+        audit: Checks a share of the searches as they go.
         on_progress: Called at every window.
 
     Returns:
@@ -315,7 +326,7 @@ def census(
             directions, numbers, _ = usable_directions(
                 as_vectors(batch.vectors[:keep]), batch.first_row, dictionary.calibration
             )
-            count_members(members, dictionary, directions, numbers)
+            count_members(members, dictionary, directions, numbers, screen, audit)
         n_rows = batch.first_row + keep
         index.extend(window, n_rows)
         if on_progress is not None:
@@ -440,12 +451,14 @@ class _Run:
         membership: str,
         seed: int,
         patience: int | None,
+        screen: str,
+        audit: Audit | None,
     ) -> None:
         self.site, self.percentile, self.calibration = site, percentile, calibration
         self.patience = patience
         threshold = calibration.threshold(percentile)
         width = len(calibration.center)
-        self.clustering = LeaderClustering(width, threshold, membership)
+        self.clustering = LeaderClustering(width, threshold, membership, screen, audit)
         self.members = Members(width, threshold, seed)
         self.growth = DocumentIndex("regions", "singletons")
         self.rows = 0
@@ -960,7 +973,7 @@ class _Timer:
         self._seconds[name] = round(now - self._last, 3)
         self._last = now
 
-    def entry(self, rows: int) -> dict[str, Any]:
+    def entry(self, rows: int, audit: Audit | None) -> dict[str, Any]:
         import numba
         import torch
         import transformers
@@ -977,6 +990,7 @@ class _Timer:
             "transformers": transformers.__version__,
             "numpy": np.__version__,
             "numba": numba.__version__,
+            **({} if audit is None else {"audit": audit.summary()}),
         }
 
 

@@ -59,6 +59,16 @@ ModelName = Annotated[
 Folder = Annotated[Path, typer.Argument(help="A dictionary's folder.", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str, typer.Option(help="Where the model runs.")]
+Screen = Annotated[
+    str,
+    typer.Option(
+        help="How regions are searched for, never what is found: auto, dense, float32, int8, or a "
+        "device such as cuda."
+    ),
+]
+AuditFlag = Annotated[
+    bool, typer.Option("--audit", help="Compare random pairs with what the search answers.")
+]
 Dtype = Annotated[
     str | None, typer.Option(help="bfloat16, float16, float32. Default: the checkpoint's own.")
 ]
@@ -193,6 +203,8 @@ def build(
     checkpoint: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)] = 60.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with OUT.partial.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    screen: Screen = "auto",
+    audit: AuditFlag = False,
     json: Json = False,
 ) -> None:
     """Build dictionaries of a model's activations on texts."""
@@ -209,6 +221,7 @@ def build(
         keep_first=keep_first,
         keep_prefix=keep_prefix,
     )
+    checks = ex.Audit() if audit else None
     several = len(site) * len(percentile) > 1
     check_out(out, resume=resume, overwrite=overwrite, several=several)
     loaded = _load_model(model, device, dtype)
@@ -236,8 +249,11 @@ def build(
             loaded, site, source, percentile, rows=budget, tokens=tokens, patience=patience,
             out=out, membership=membership, calibration_rows=calibration_rows,
             block_rows=block_rows, norm_multiple=norm_multiple or None, checkpoint_s=checkpoint,
-            resume=resume, overwrite=overwrite, on_progress=on_progress, **stream,
+            resume=resume, overwrite=overwrite, screen=screen, audit=checks,
+            on_progress=on_progress, **stream,
         )  # fmt: skip
+    if checks is not None:
+        _say(report.audit_text(checks))
     if not isinstance(found, dict):
         found = {(found.provenance["site"]["name"], found.percentile): found}
     if lens:
@@ -264,6 +280,8 @@ def census(
     seed: Annotated[int | None, typer.Option(help="Permute the documents.")] = None,
     device: Device = "cpu",
     dtype: Dtype = None,
+    screen: Screen = "auto",
+    audit: AuditFlag = False,
     json: Json = False,
 ) -> None:
     """Assign every row of a text to the nearest region of the finished dictionary."""
@@ -277,11 +295,14 @@ def census(
     if hold_out:
         source = source.hold_out(hold_out)[1 if held_out else 0]
     loaded = _model_of(dictionary, model, device, dtype)
+    checks = ex.Audit() if audit else None
     with _interruptible(), _progress() as on_progress:
         counted = ex.census(
             dictionary, loaded, source, rows=rows or None, seed=seed, folder=folder,
-            on_progress=on_progress,
+            screen=screen, audit=checks, on_progress=on_progress,
         )  # fmt: skip
+    if checks is not None:
+        _say(report.audit_text(checks))
     _print(
         {"build": counted.metrics(), "census": counted.metrics("census")},
         report.dictionaries_text([counted]) + "\n\n" + report.metrics_text(counted),

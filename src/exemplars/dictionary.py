@@ -158,15 +158,28 @@ class Dictionary:
         )
 
     @cached_property
-    def index(self) -> ExemplarIndex:
-        """What searches among the exemplars; it learns from one search for the next."""
-        return ExemplarIndex(self.width)
+    def _indexes(self) -> dict[str, ExemplarIndex]:
+        return {}
 
-    def assign(self, vectors: Any, *, audit: Audit | None = None) -> tuple[Int64, Float32]:
+    def index(self, screen: str = "auto") -> ExemplarIndex:
+        """What searches among the exemplars; it learns from one search for the next.
+
+        Args:
+            screen: See `assign`.
+        """
+        if screen not in self._indexes:
+            self._indexes[screen] = ExemplarIndex(self.width, screen)
+        return self._indexes[screen]
+
+    def assign(
+        self, vectors: Any, *, screen: str = "auto", audit: Audit | None = None
+    ) -> tuple[Int64, Float32]:
         """The nearest region of each raw vector.
 
         Args:
             vectors: (..., D) raw activations, numpy or torch; leading dimensions are flattened.
+            screen: How it is searched for, never what is found: "auto", one of
+                `exemplars.nearest.SCREENS`, or a torch device ("cuda", "mps").
             audit: Checks a share of the search as it goes.
 
         Returns:
@@ -176,13 +189,14 @@ class Dictionary:
                 region is -1. Compare with `threshold` to tell what lies outside all regions.
 
         Raises:
-            ValueError: Another width.
+            ValueError: Another width, or a screen that is not there.
             ActivationError: A NaN or infinite component.
             AuditError: A search answered wrongly.
         """
         x = self._vectors(vectors)
         regions = np.full(len(x), -1, np.int64)
         distances = np.full(len(x), np.nan, np.float32)
+        index = self.index(screen)
         for start in range(0, len(x), _ROWS):
             directions, norms = to_directions(x[start : start + _ROWS], self.center)
             check_finite(norms, first_row=start)
@@ -190,7 +204,7 @@ class Dictionary:
             if len(keep) < len(directions):
                 directions = directions[keep]
             to_come = len(x) - start - len(norms)
-            region, similarity = self.index.nearest(directions, self.exemplars, to_come, audit)
+            region, similarity = index.nearest(directions, self.exemplars, to_come, audit)
             regions[start + keep] = region
             distances[start + keep] = np.where(region < 0, np.nan, cosine_distance(similarity))
         return regions, distances
@@ -396,14 +410,14 @@ def count_members(
     dictionary: Dictionary,
     directions: Float32,
     rows: Int64,
-    rows_to_come: int = 0,
+    screen: str = "auto",
     audit: Audit | None = None,
 ) -> None:
     """Add rows to `members` of the finished regions: one step of a census."""
     if not len(dictionary):
         return
-    region, similarity = dictionary.index.nearest(
-        directions, dictionary.exemplars, rows_to_come, audit
+    region, similarity = dictionary.index(screen).nearest(
+        directions, dictionary.exemplars, audit=audit
     )
     distance = cosine_distance(similarity)
     members.add(fixed_point(directions), region, distance, rows, len(dictionary))

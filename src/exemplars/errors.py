@@ -34,3 +34,7 @@ class CalibrationError(ExemplarsError):
 
 class ActivationError(ExemplarsError):
     """A model gave something that cannot be used: NaN, Inf, or the wrong width."""
+
+
+class AuditError(ExemplarsError):
+    """A search answered wrongly, or a bound lay below what it bounds: the machine is at fault."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from exemplars.contexts import Context
     from exemplars.diagnosis import Diagnosis
     from exemplars.dictionary import Dictionary
+    from exemplars.nearest import Audit
     from exemplars.tracing import Trace
 
 _VISIBLE = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
@@ -70,6 +71,16 @@ def provenance(dictionary: Dictionary, key: str) -> Mapping[str, Any]:
     """What a dictionary says of its "site", its "model", ...; empty where it says nothing."""
     found = dictionary.provenance.get(key)
     return found if isinstance(found, Mapping) else {}
+
+
+def audit_text(audit: Audit) -> str:
+    """What an audit compared; it would have raised at the first wrong answer."""
+    text = f"audit: {audit.pairs:,} pairs compared, none nearer than what was found"
+    if audit.bounded:
+        text += (
+            f"; {audit.bounded:,} bounds, none too low (by {audit.smallest_slack:.2g} at the least)"
+        )
+    return text
 
 
 def plan_text(plan: BuildPlan, whole_text: bool = False) -> str:

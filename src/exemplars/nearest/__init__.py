@@ -6,8 +6,8 @@ keeps what makes the next search shorter. Screens differ in what they bound simi
 in the answer.
 """
 
-from exemplars.nearest.audit import Audit, AuditError
+from exemplars.nearest.audit import Audit
 from exemplars.nearest.dense import nearest, offer
 from exemplars.nearest.index import SCREENS, THREADS, ExemplarIndex
 
-__all__ = ["SCREENS", "THREADS", "Audit", "AuditError", "ExemplarIndex", "nearest", "offer"]
+__all__ = ["SCREENS", "THREADS", "Audit", "ExemplarIndex", "nearest", "offer"]

@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from exemplars.errors import ExemplarsError
+from exemplars.errors import AuditError
 from exemplars.geometry import Float32, Float64, Int64, canonical_similarity
 
 SHARE = 1e-5
 """Of all pairs of a row and an exemplar."""
-
-
-class AuditError(ExemplarsError):
-    """A search answered wrongly, or a bound lay below what it bounds."""
 
 
 @dataclass
@@ -31,6 +27,11 @@ class Audit:
     """The least by which a bound lay above its similarity."""
     _random: Any = field(default_factory=lambda: np.random.default_rng(0), repr=False)
     _lock: Any = field(default_factory=Lock, repr=False)
+
+    def summary(self) -> dict[str, float]:
+        """What was checked, as numbers."""
+        found = {"pairs": self.pairs, "bounded": self.bounded}
+        return found | ({"smallest_slack": self.smallest_slack} if self.bounded else {})
 
     def check(
         self,

@@ -16,7 +16,9 @@ import numpy as np
 from exemplars.geometry import Float32, Float64, Int64
 from exemplars.nearest import dense, planning, vnni
 from exemplars.nearest.audit import Audit
+from exemplars.nearest.device import DeviceScreen
 from exemplars.nearest.floating import FloatScreen
+from exemplars.nearest.integer import Fine, IntegerScreen, grid_step
 from exemplars.nearest.rotation import prefix_rotation, whole_rotation
 
 SCREENS = ("auto", "dense", "float32", "int8")
@@ -37,12 +39,13 @@ class ExemplarIndex:
 
     Args:
         width: D.
-        screen: One of `SCREENS`. Answers are the same with each.
+        screen: One of `SCREENS`, or a torch device ("cuda", "mps"). Answers are the same with each.
+
+    Raises:
+        ValueError: A screen that is not there.
     """
 
     def __init__(self, width: int, screen: str = "auto") -> None:
-        if screen not in SCREENS:
-            raise ValueError(f'screen is "{screen}", expected one of {", ".join(SCREENS)}')
         if screen == "int8" and not vnni.available():
             raise ValueError(
                 'screen is "int8", which needs a processor with AVX-512 VNNI; leave it at "auto"'
@@ -50,7 +53,7 @@ class ExemplarIndex:
         self.width, self.screen = width, screen
         self.plan = planning.Plan("dense")
         self._bytes = screen in ("auto", "int8") and vnni.available()
-        self._kept: Any = None
+        self._kept: Any = None if screen in SCREENS else DeviceScreen(screen, width)
         self._axes: tuple[int, Float32] | None = None
         self._rows: list[Float32] = []
         self._planned_at = 0
@@ -120,7 +123,7 @@ class ExemplarIndex:
     def _consider(self, directions: Float32, exemplars: Float32, rows_to_come: int) -> None:
         """Make a plan if it will pay."""
         n, k = len(directions), len(exemplars)
-        if self.screen == "dense" or n < _FEW_ROWS:
+        if self.screen not in ("auto", "float32", "int8") or n < _FEW_ROWS:
             return
         self._rows = [*self._rows[-3:], planning.spread(directions, 64)]
         forced = self.screen != "auto"
@@ -149,7 +152,7 @@ class ExemplarIndex:
 
     def _learn(self, screen: Any, n: int, n_exemplars: int, finer: int, checks: int) -> None:
         """Note what a search took; rows unlike those planned for call for another plan."""
-        if n < _FEW_ROWS:
+        if n < _FEW_ROWS or self.screen not in SCREENS:
             return
         kind, axes = ("dense", 0) if screen is None else (self.plan.kind, self.plan.axes)
         took = planning.row_ns(kind, axes, self.width, n_exemplars, finer / n, checks / n)
@@ -167,8 +170,6 @@ class ExemplarIndex:
             rotation = prefix_rotation(self._axes[1], chosen.axes)
         if chosen.kind == "float prefix":
             return FloatScreen(rotation)
-        from exemplars.nearest.integer import Fine, IntegerScreen, grid_step
-
         fine = None if rotation.whole else Fine(whole, grid_step(whole, rows))
         return IntegerScreen(rotation, grid_step(rotation, rows), fine)
 
