@@ -180,8 +180,7 @@ def test_chunks_and_threads_do_not_enter(
 ):
     monkeypatch.setattr(clustering, "_CHUNK_ROWS", chunk_rows)
     monkeypatch.setattr(clustering, "_RESOLVED_AT_ONCE", max(1, chunk_rows // 3))
-    monkeypatch.setattr(dense, "_ROWS", max(1, chunk_rows // 2))
-    monkeypatch.setattr(dense, "_EXEMPLARS", max(1, chunk_rows // 2))
+    monkeypatch.setattr(dense, "_TILE", (max(1, chunk_rows // 2), max(1, chunk_rows // 2)))
     options = {**SETTINGS, "rows": None, "out": tmp_path / "d"}
     before = torch.get_num_threads()
     with threadpool_limits(threads):

@@ -12,8 +12,8 @@ import numpy as np
 from exemplars.geometry import Float32, Float64, Int64, gemm_band
 from exemplars.nearest.scanning import BLOCK, scan_products
 
-_ROWS = 2048
-_EXEMPLARS = 1024
+_TILE = (2048, 1024)
+"""Rows and exemplars of one product."""
 
 
 def nearest(directions: Float32, exemplars: Float32) -> tuple[Int64, Float64]:
@@ -73,6 +73,7 @@ def offer_products(
     region: Int64,
     similarity: Float64,
     born: Int64 | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> int:
     """As `offer`, where the float32 product of `left` and `right` plus `slack` is a bound.
 
@@ -86,21 +87,22 @@ def offer_products(
         region: See there.
         similarity: See there.
         born: See there.
+        tile: Rows and exemplars of one product.
     """
-    n_columns = min(_EXEMPLARS, len(right))
-    room = -(-n_columns // BLOCK) * BLOCK
-    product = np.empty((min(_ROWS, len(left)), room), np.float32)
+    n_rows, n_columns = tile or _TILE
+    room = -(-min(n_columns, len(right)) // BLOCK) * BLOCK
+    product = np.empty((min(n_rows, len(left)), room), np.float32)
     checks = 0
-    for start in range(0, len(left), _ROWS):
-        part = slice(start, start + _ROWS)
+    for start in range(0, len(left), n_rows):
+        part = slice(start, start + n_rows)
         rows = left[part]
         offered = len(right)
         stops = np.full(len(rows), offered)
         if born is not None:
             stops = np.searchsorted(born, np.arange(start, start + len(rows)))
             offered = int(stops[-1])
-        for first in range(0, offered, _EXEMPLARS):
-            panel = right[first : first + _EXEMPLARS]
+        for first in range(0, offered, n_columns):
+            panel = right[first : first + n_columns]
             np.matmul(rows, panel.T, out=product[: len(rows), : len(panel)])
             checks += scan_products(
                 product, len(panel), np.clip(stops - first, 0, len(panel)), slack,

@@ -13,6 +13,9 @@ from exemplars.geometry import Float32, Float64, Int64, gemm_band
 from exemplars.nearest.dense import offer_products
 from exemplars.nearest.rotation import Rotation
 
+_TILE = (512, 16384)
+"""Wide: the best exemplar of the first tile is what the others must reach."""
+
 
 class FloatScreen:
     """What is kept of exemplars to bound similarities with.
@@ -62,7 +65,7 @@ class FloatScreen:
         """Let the first `n` exemplars compete; 0, and canonical similarities computed."""
         return 0, offer_products(
             self._extended(directions), self._kept[: self.n], self._slack,
-            directions, exemplars, 0, region, similarity,
+            directions, exemplars, 0, region, similarity, tile=_TILE,
         )  # fmt: skip
 
     def upper_bounds(self, directions: Float32, regions: Int64) -> Float64:

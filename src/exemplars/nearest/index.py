@@ -27,7 +27,7 @@ SCREENS = ("auto", "dense", "float32", "int8")
 products of bytes."""
 
 _FEW_ROWS = 16
-_PATIENCE = 4.0
+_PATIENCE = 2.0
 """A plan is made when searches have cost so many times what it costs."""
 
 THREADS: ContextVar[int | None] = ContextVar("THREADS", default=None)
@@ -126,22 +126,31 @@ class ExemplarIndex:
         if self.screen not in ("auto", "float32", "int8") or n < _FEW_ROWS:
             return
         self._rows = [*self._rows[-3:], planning.spread(directions, 64)]
+        k_axes = 0 if self._axes is None else self._axes[0]
         forced = self.screen != "auto"
-        new_axes = self._axes is None or k >= 4 * self._axes[0]
-        cost = planning.planning_ns(self.width, k, new_axes)
-        grown = k >= 2 * self._planned_at and (
-            forced or self._spent_ns + (n + rows_to_come) * self._row_ns(k) > _PATIENCE * cost
-        )
-        if not grown and self._regret_ns < cost:
-            return
-        if new_axes and (forced or k >= planning.FEWEST_FOR_PREFIX):
-            self._axes = k, planning.sample_axes(directions, exemplars)
+        prefix = forced or k >= planning.FEWEST_FOR_PREFIX
+        new_axes = prefix and k >= 4 * k_axes
+        full = planning.planning_ns(self.width, k, new_axes, prefix)
+        cheap = planning.planning_ns(self.width, k, False, False)
+        ahead = self._spent_ns + (n + rows_to_come) * self._row_ns(k)
+        grown = k >= 2 * self._planned_at
+        if self._regret_ns > full or (
+            (grown or (prefix and not k_axes)) and (forced or ahead > _PATIENCE * full)
+        ):
+            if new_axes:
+                self._axes = k, planning.sample_axes(directions, exemplars)
+            self._make(exemplars)
+        elif grown and not k_axes and ahead > _PATIENCE * cheap:
+            self._make(exemplars)
+
+    def _make(self, exemplars: Float32) -> None:
+        """Plan, and make the screen if it is another."""
         axes = None if self._axes is None else self._axes[1]
         rows = np.concatenate(self._rows)
-        chosen = planning.plan(rows, exemplars, axes, self._bytes, dense=not forced)
+        chosen = planning.plan(rows, exemplars, axes, self._bytes, dense=self.screen == "auto")
         if (chosen.kind, chosen.axes) != (self.plan.kind, self.plan.axes):
             self._kept = self._screen(chosen, rows)
-        self.plan, self._planned_at = chosen, k
+        self.plan, self._planned_at = chosen, len(exemplars)
         self._spent_ns = self._regret_ns = 0.0
 
     def _row_ns(self, n_exemplars: int) -> float:

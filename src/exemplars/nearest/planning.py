@@ -18,8 +18,8 @@ PREFIXES = (64, 96, 128, 160, 192, 256, 384)
 FEWEST_FOR_PREFIX = 1024
 """Below so many exemplars a projection costs more than it saves."""
 _SAMPLE_ROWS = 128
-_SAMPLE_EXEMPLARS = 8192
-_AXES_ROWS = 4096
+_SAMPLE_EXEMPLARS = 2048
+_AXES_ROWS = 3072
 
 # Nanoseconds on one core of a processor with AVX-512: only their ratios matter.
 _FLOAT_PRODUCT = 0.021
@@ -70,14 +70,17 @@ def row_ns(
     return found + n_exemplars * (_FLOAT_PRODUCT * (axes + 1) + _FLOAT_SCAN)
 
 
-def planning_ns(width: int, n_exemplars: int, new_axes: bool) -> float:
-    """What `plan` and building the screen cost, about."""
-    build = n_exemplars * width * (_GRID + _SAMPLE_ROWS * _FLOAT_PRODUCT)
-    if n_exemplars >= FEWEST_FOR_PREFIX:
-        build += _FLOAT_PRODUCT * width * n_exemplars * min(PREFIXES[-1], width)
+def planning_ns(width: int, n_exemplars: int, new_axes: bool, prefix: bool) -> float:
+    """What `plan` and building the screen cost, about; the least where no prefix is tried."""
+    cost = 3e6 + n_exemplars * width * (_GRID + _SAMPLE_ROWS * _FLOAT_PRODUCT)
+    if prefix:
+        widest = min(PREFIXES[-1], width)
+        cost += _FLOAT_PRODUCT * width * widest * min(n_exemplars, _SAMPLE_EXEMPLARS)
+        cost += 20.0 * len(PREFIXES) * _SAMPLE_ROWS * min(n_exemplars, _SAMPLE_EXEMPLARS)
+        cost += _FLOAT_PRODUCT * width * n_exemplars * 128
         if new_axes:
-            build += _FLOAT_PRODUCT * width**2 * (_AXES_ROWS + 8 * min(PREFIXES[-1], width))
-    return 3e6 + build
+            cost += _FLOAT_PRODUCT * width**2 * (_AXES_ROWS + 12 * widest)
+    return cost
 
 
 def sample_axes(directions: Float32, exemplars: Float32) -> Float32:
