@@ -122,12 +122,13 @@ class Fine:
         """(room,) what R_e adds to an exemplar's bound."""
         self._largest_rest = 0.0
 
+    def reserve(self, room: int) -> None:
+        """Make room for so many exemplars."""
+        self.bytes, self.extra = _enlarged(self.bytes, room), _enlarged(self.extra, room)
+
     def put(self, first: int, exemplars: Float32) -> None:
         """Write exemplars first, first + 1, ..."""
         stop = first + len(exemplars)
-        if stop > len(self.extra):
-            room = max(stop, 2 * len(self.extra))
-            self.bytes, self.extra = _enlarged(self.bytes, room), _enlarged(self.extra, room)
         grid = _on_grid(exemplars, self.rotation, self.step)
         self.bytes[first:stop] = grid.bytes.view(np.uint8) + np.uint8(_OFFSET)
         self.extra[first:stop] = self.rotation.longest * grid.rest
@@ -182,15 +183,18 @@ class IntegerScreen:
 
     def append(self, exemplars: Float32) -> None:
         """Take in the exemplars that come next."""
-        for first in range(0, len(exemplars), 8192):
-            self._append(np.asarray(exemplars[first : first + 8192]))
-
-    def _append(self, exemplars: Float32) -> None:
         needed = self.n + len(exemplars)
         if needed > len(self._start):
             room = -(-max(needed, 2 * len(self._start)) // BLOCK) * BLOCK
             self._panels = _enlarged(self._panels, room * self._fours)
             self._start = _enlarged(self._start, room, _NEVER)
+            if self.fine is not None:
+                self.fine.reserve(room)
+        for first in range(0, len(exemplars), 8192):
+            self._append(np.asarray(exemplars[first : first + 8192]))
+
+    def _append(self, exemplars: Float32) -> None:
+        needed = self.n + len(exemplars)
         grid = _on_grid(exemplars, self.rotation, self.step)
         level, excess = self._level(grid, 255)
         extra = self.rotation.longest * grid.rest + excess * LONGEST
