@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exemplars.errors import CalibrationError
 from exemplars.geometry import (
@@ -34,7 +35,8 @@ from exemplars.geometry import (
 SMALLEST_THRESHOLD = 1e-6
 """Below it rounding, not distance, would decide whether a duplicate joins."""
 
-_TILE = 2048
+_TILE = 512
+_KEPT = 64
 _BINS_PER_UNIT = 1 << 15
 
 
@@ -182,7 +184,7 @@ def pairwise_percentiles(directions: Float32, percentiles: Sequence[float]) -> F
     themselves, and the others are counted.
 
     Args:
-        directions: (n, D) float32, n >= 2. Memory beyond it: two tiles of 2,048 x 2,048 floats.
+        directions: (n, D) float32, n >= 2. Memory beyond it: 64 tiles of 512 x 512 floats.
         percentiles: In [0, 100].
 
     Returns:
@@ -195,28 +197,35 @@ def pairwise_percentiles(directions: Float32, percentiles: Sequence[float]) -> F
     ranks = sorted({min(math.floor(h) + k, n_pairs - 1) for h in virtual for k in (0, 1)})
 
     tiles = [(i, j) for i in range(0, n, _TILE) for j in range(i, n, _TILE)]
+    kept: dict[tuple[int, int], Float32] = {}
 
     def product(i: int, j: int) -> Float32:
-        return directions[i : i + _TILE] @ directions[j : j + _TILE].T
+        if (i, j) in kept:
+            return kept[i, j]
+        values = directions[i : i + _TILE] @ directions[j : j + _TILE].T
+        if len(kept) < _KEPT:
+            kept[i, j] = values
+        return values
 
     # Bins of float32 distance, with room for rounding past 0 and 2.
     histogram = np.zeros(2 * _BINS_PER_UNIT + 2 * _MARGIN, np.int64)
-    kept = product(0, 0) if len(tiles) == 1 else None
     for i, j in tiles:
-        _count_bins(kept if kept is not None else product(i, j), i == j, histogram)
+        _count_bins(product(i, j), i == j, histogram)
     cumulative = np.cumsum(histogram)
     located = np.searchsorted(cumulative, ranks, side="right")
 
     # A pair k bins away from a rank's bin is beyond twice the band, so on a known side of it.
     reach = math.ceil(2.0 * gemm_band(width) * _BINS_PER_UNIT) + 2
     starts, stops = _merge_intervals(located - reach, located + reach + 1)
-    below = np.zeros(len(starts), np.int64)
-    found: list[tuple[Int64, Int64, Int64]] = []
+    below = np.where(starts > 0, cumulative[np.maximum(starts, 1) - 1], 0)
+    interval_of = np.full(len(histogram), -1, np.int16)
+    for k, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        interval_of[max(start, 0) : stop] = k
+    pairs = np.empty((3, int(histogram[interval_of >= 0].sum())), np.int64)
+    count = 0
     for i, j in tiles:
-        values = kept if kept is not None else product(i, j)
-        a, b, interval = _collect(values, i == j, starts, stops, below)
-        found.append((a + i, b + j, interval))
-    rows_a, rows_b, interval = (np.concatenate(part) for part in zip(*found, strict=True))
+        count = _collect(product(i, j), i == j, (i, j), interval_of, pairs, count)
+    rows_a, rows_b, interval = pairs
     distance = cosine_distance(canonical_similarity(directions, directions, rows_a, rows_b))
     by_interval = [np.sort(distance[interval == k]) for k in range(len(starts))]
 
@@ -249,40 +258,32 @@ def _count_bins(values: Float32, diagonal: bool, histogram: Int64) -> None:
 
 @compiled
 def _collect(
-    values: Float32, diagonal: bool, starts: Int64, stops: Int64, below: Int64
-) -> tuple[Int64, Int64, Int64]:
-    """Pairs whose bin lies in an interval, and how many lie below each interval (added)."""
-    room = 1024
-    rows = np.empty((3, room), np.int64)
-    count = 0
-    last = starts.shape[0] - 1
-    between = np.zeros(last + 2, np.int64)  # pairs after interval k - 1 and not in k
-    inside = np.zeros(last + 1, np.int64)
+    values: Float32,
+    diagonal: bool,
+    first: tuple[int, int],
+    interval_of: NDArray[np.int16],
+    pairs: Int64,
+    count: int,
+) -> int:
+    """Write the pairs whose bin lies in an interval; how many there are by now.
+
+    Args:
+        values: Similarities of rows and columns from `first` on.
+        diagonal: Look at pairs above the diagonal only.
+        first: See there.
+        interval_of: Of each bin, -1 where it lies in none.
+        pairs: (3, all pairs) row, column, interval; written from `count` on.
+        count: Pairs there are.
+    """
     for i in range(values.shape[0]):
         for j in range(i + 1 if diagonal else 0, values.shape[1]):
-            b = _bin(values[i, j])
-            k = 0
-            while k <= last and b >= stops[k]:
-                k += 1
-            if k <= last and b >= starts[k]:
-                if count == room:
-                    room *= 2
-                    larger = np.empty((3, room), np.int64)
-                    larger[:, :count] = rows[:, :count]
-                    rows = larger
-                rows[0, count] = i
-                rows[1, count] = j
-                rows[2, count] = k
+            interval = interval_of[_bin(values[i, j])]
+            if interval >= 0:
+                pairs[0, count] = first[0] + i
+                pairs[1, count] = first[1] + j
+                pairs[2, count] = interval
                 count += 1
-                inside[k] += 1
-            else:
-                between[k] += 1
-    total = 0
-    for k in range(last + 1):
-        total += between[k]
-        below[k] += total
-        total += inside[k]
-    return rows[0, :count].copy(), rows[1, :count].copy(), rows[2, :count].copy()
+    return count
 
 
 def _merge_intervals(starts: Int64, stops: Int64) -> tuple[Int64, Int64]:

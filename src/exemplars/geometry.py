@@ -23,6 +23,7 @@ from exemplars.errors import ActivationError
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 SMALLEST_RELATIVE_NORM = 1e-6

@@ -27,8 +27,9 @@ SCREENS = ("auto", "dense", "float32", "int8")
 products of bytes."""
 
 _FEW_ROWS = 16
-_PATIENCE = 2.0
-"""A plan is made when searches have cost so many times what it costs."""
+_PATIENCE = {True: 2.0, False: 12.0}
+"""A plan is made when searches have cost so many times what it costs: with products of bytes, which
+nearly always gain, and without."""
 
 THREADS: ContextVar[int | None] = ContextVar("THREADS", default=None)
 """Threads that one search may use; None for as many as there are."""
@@ -134,13 +135,14 @@ class ExemplarIndex:
         cheap = planning.planning_ns(self.width, k, False, False)
         ahead = self._spent_ns + (n + rows_to_come) * self._row_ns(k)
         grown = k >= 2 * self._planned_at
+        patience = _PATIENCE[self._bytes]
         if self._regret_ns > full or (
-            (grown or (prefix and not k_axes)) and (forced or ahead > _PATIENCE * full)
+            (grown or (prefix and not k_axes)) and (forced or ahead > patience * full)
         ):
             if new_axes:
                 self._axes = k, planning.sample_axes(directions, exemplars)
             self._make(exemplars)
-        elif grown and not k_axes and ahead > _PATIENCE * cheap:
+        elif grown and not k_axes and ahead > patience * cheap:
             self._make(exemplars)
 
     def _make(self, exemplars: Float32) -> None:

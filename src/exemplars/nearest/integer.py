@@ -19,12 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exemplars.geometry import Float32, Float64, Int64, compiled, reordered
+from exemplars.geometry import Float32, Float64, Int32, Int64, compiled, reordered
 from exemplars.nearest.rotation import LONGEST, Rotation
 from exemplars.nearest.scanning import BLOCK, MASK, compare, first_of, highest_in_block, reaching
 from exemplars.nearest.vnni import COLUMNS, ROWS, byte_dot, multiply
-
-Int32 = NDArray[np.int32]
 
 _GROUP = 2 * ROWS
 """Rows that share a pass over the exemplars: their bounds stay in the second cache."""

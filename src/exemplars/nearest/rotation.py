@@ -115,7 +115,7 @@ def principal_axes(sample: Float32, n_axes: int, seed: int = 0) -> Float32:
     """
     moment = sample.T @ sample
     axes = np.random.default_rng(seed).standard_normal((len(moment), n_axes)).astype(np.float32)
-    for _ in range(4):
+    for _ in range(2):
         axes, _ = np.linalg.qr(moment @ axes)
     energies, turn = np.linalg.eigh(axes.T @ moment @ axes)
     return np.ascontiguousarray(axes @ turn[:, np.argsort(-energies)], np.float32)

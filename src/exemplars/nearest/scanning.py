@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from exemplars.geometry import Float32, Float64, Int64, canonical_dot, compiled
 
-Int32 = NDArray[np.int32]
-
 BLOCK = 128
 """Columns whose largest bound is looked at first."""
 MASK = 32

@@ -22,7 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from exemplars.geometry import compiled
+from exemplars.geometry import Int32, compiled
 from exemplars.nearest.scanning import everywhere, load, pointer
 
 ROWS = 12
@@ -30,8 +30,6 @@ ROWS = 12
 COLUMNS = 32
 """Columns of a tile: two vectors of 16 lanes."""
 _LANES = 16
-
-Int32 = NDArray[np.int32]
 
 _i8, _i16, _i32, _i64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _sums = ir.VectorType(_i32, _LANES)
