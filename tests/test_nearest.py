@@ -140,3 +140,36 @@ def test_what_a_row_already_has_yields_only_to_more(gap):
     offer(rows, exemplars, 1000, region, similarity)
     np.testing.assert_array_equal(region, 1000 + best_region)
     np.testing.assert_array_equal(similarity, best)
+
+
+@pytest.mark.parametrize("had", [0, 6, 7, 8, 1000])
+def test_an_equal_similarity_goes_to_the_earlier_region_whichever_was_offered_first(had):
+    rows, exemplars = unit(0, 30, 24), unit(1, 50, 24)
+    best_region, best = brute_force(rows, exemplars)
+    offset = 7 - best_region  # each row's nearest is region 7 in its own turn
+    for row in range(30):
+        region, similarity = np.array([had]), best[row : row + 1].copy()
+        offer(rows[row : row + 1], exemplars, int(offset[row]), region, similarity)
+        assert region[0] == min(had, 7)
+        assert similarity[0] == best[row]
+
+
+def test_rows_and_exemplars_born_among_them_cross_every_border():
+    u = unit(0, 2200, 8)
+    born = np.arange(3, 2200, 2)  # more than a panel of exemplars, in two panels of rows
+    region, similarity = np.full(2200, -1), np.full(2200, -np.inf)
+    region[5], similarity[5] = 4, 2.0
+    offer(u, u[born], 10, region, similarity, born)
+    assert region[:4].tolist() == [-1] * 4
+    assert (region[5], similarity[5]) == (4, 2.0)
+    for row in (4, 6, 1023, 1024, 2047, 2048, 2049, 2050, 2051, 2052, 2053, 2198, 2199):
+        s = oracle.canonical_matrix(u[row : row + 1], u[born[born < row]])[0]
+        assert (region[row], similarity[row]) == (10 + s.argmax(), s.max())
+
+
+def test_most_exemplars_are_never_compared():
+    """What is computed canonically is counted: a search that compared all would be right too."""
+    rows, exemplars = unit(0, 200, 64), unit(1, 1500, 64)
+    region, similarity = np.full(200, -1), np.full(200, -np.inf)
+    checks = offer(rows, exemplars, 0, region, similarity)
+    assert 200 <= checks < 3 * 200

@@ -131,11 +131,12 @@ class DeviceScreen:
         similarity: Float64,
         threads: int = 1,
     ) -> tuple[int, int]:
-        """Let the first `n` exemplars compete; 0, and canonical similarities computed."""
+        """Let exemplars, the first ones taken in, compete; 0, and how many were compared."""
         checks = 0
+        kept = self._kept[: len(exemplars)]
         for start in range(0, len(directions), _ROWS):
             part = slice(start, start + _ROWS)
-            rows, columns, many = self._open(directions[part], similarity[part])
+            rows, columns, many = self._open(directions[part], similarity[part], kept)
             checks += len(rows)
             _compare_pairs(
                 rows, columns, directions[part], exemplars, region[part], similarity[part]
@@ -143,13 +144,13 @@ class DeviceScreen:
             if len(many):
                 some = start + many
                 regions, similarities = region[some], similarity[some]
-                checks += dense.offer(
-                    directions[some], exemplars[: self.n], 0, regions, similarities
-                )
+                checks += dense.offer(directions[some], exemplars, 0, regions, similarities)
                 region[some], similarity[some] = regions, similarities
         return 0, checks
 
-    def _open(self, directions: Float32, similarity: Float64) -> tuple[Int64, Int64, Int64]:
+    def _open(
+        self, directions: Float32, similarity: Float64, kept: Any
+    ) -> tuple[Int64, Int64, Int64]:
         """Pairs that can be nearest, and rows that have too many of them to list."""
         import torch
 
@@ -159,8 +160,8 @@ class DeviceScreen:
         reached = known.to(self._device)
         many = torch.zeros(len(directions), dtype=torch.bool, device=self._device)
         found = []
-        for first in range(0, self.n, _EXEMPLARS):
-            product = self._product(rows, self._kept[first : min(first + _EXEMPLARS, self.n)])
+        for first in range(0, len(kept), _EXEMPLARS):
+            product = self._product(rows, kept[first : first + _EXEMPLARS])
             reached = torch.maximum(reached, product.amax(dim=1) - 1.01 * self._slack)
             open_ = product >= (reached - 1.01 * self._slack)[:, None]
             too_many = open_.sum(dim=1) > _MOST_OPEN

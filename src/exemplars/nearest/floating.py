@@ -62,9 +62,9 @@ class FloatScreen:
         similarity: Float64,
         threads: int = 1,
     ) -> tuple[int, int]:
-        """Let the first `n` exemplars compete; 0, and canonical similarities computed."""
+        """Let exemplars, the first ones taken in, compete; 0, and how many were compared."""
         return 0, offer_products(
-            self._extended(directions), self._kept[: self.n], self._slack,
+            self._extended(directions), self._kept[: len(exemplars)], self._slack,
             directions, exemplars, 0, region, similarity, tile=_TILE,
         )  # fmt: skip
 

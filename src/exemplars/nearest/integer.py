@@ -32,6 +32,8 @@ _NEVER = -(2**30)
 _OFFSET = 128
 """Exemplars' bytes are unsigned: the grid moved by this much."""
 _TOP = 1.7
+SMALLEST_STEP = 1e-4
+"""An exemplar's share of a bound, at most 2.1, is then below 2²⁸ units of σ²."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _round_to_grid(
 def grid_step(rotation: Rotation, sample: Float32) -> float:
     """σ for which 127 steps are five times the root mean square of a sample's coordinates."""
     coordinates = rotation.coordinates(np.asarray(sample[:512]))
-    return 5.0 / 127.0 * max(float(np.sqrt(np.mean(coordinates**2))), 1e-4)
+    return max(5.0 / 127.0 * float(np.sqrt(np.mean(coordinates**2))), 2 * SMALLEST_STEP)
 
 
 class Fine:
@@ -164,11 +166,18 @@ class IntegerScreen:
 
     Args:
         rotation: Where coordinates come from.
-        step: σ of the grid, from `grid_step`; any positive number is valid.
+        step: σ of the grid, from `grid_step`; 1e-4 or more, so that sums stay in 32 bits.
         fine: A second bound; None for none.
+
+    Raises:
+        ValueError: A smaller step, or a width that is no multiple of 4.
     """
 
     def __init__(self, rotation: Rotation, step: float, fine: Fine | None = None) -> None:
+        if not step >= SMALLEST_STEP:
+            raise ValueError(f"step is {step:g}, expected {SMALLEST_STEP:g} or more")
+        if rotation.width % 4:
+            raise ValueError(f"there are {rotation.width} coordinates, expected a multiple of 4")
         self.rotation, self.step, self.fine = rotation, float(np.float32(step)), fine
         self.n = 0
         self._fours = rotation.width // 4 + (0 if rotation.whole else 1)
@@ -197,7 +206,7 @@ class IntegerScreen:
         level, excess = self._level(grid, 255)
         extra = self.rotation.longest * grid.rest + excess * LONGEST
         start = np.ceil(extra / self.step**2 * (1 + 1e-12)) + (2**self._halvings - 1)
-        self._start[self.n : needed] = np.minimum(start, 2**29)
+        self._start[self.n : needed] = start
         _pack_exemplars(grid.bytes, level, self._fours, self.n, self._panels)
         self._largest_rest = max(self._largest_rest, float(grid.rest.max(initial=0.0)))
         self._largest_outside = max(self._largest_outside, float(grid.outside.max(initial=0.0)))
@@ -232,14 +241,20 @@ class IntegerScreen:
         similarity: Float64,
         threads: int = 1,
     ) -> tuple[int, int]:
-        """Let the first `n` exemplars compete; how many were bounded finely, and compared."""
+        """Let exemplars, the first ones taken in, compete.
+
+        Returns:
+            How many were bounded finely, and how many compared canonically.
+        """
         packed, shift, slack = self._rows(directions)
+        panels, start = self._panels, self._start
         fine = _NOT_FINE if self.fine is None else self.fine.rows(directions)
 
         def search(first: int, stop: int) -> tuple[int, int]:
             return _offer(
-                packed, shift, slack, self._unit, self._halvings, self._panels, self._start,
-                self._fours, self.n, first, stop, fine, directions, exemplars, region, similarity,
+                packed, shift, slack, self._unit, self._halvings, panels, start,
+                self._fours, len(exemplars), first, stop, fine, directions, exemplars,
+                region, similarity,
             )  # fmt: skip
 
         if threads < 2:
