@@ -38,8 +38,8 @@ class Source:
 
 
 SMOLLM2 = Source("SmolLM2-135M-Instruct", "smollm2-135m-instruct", "resid_post.15", 66_000)
-GEMMA = Source("Gemma-3-270m", "gemma-3-270m", "resid_post.9", 46_000)
-QWEN = Source("Qwen2.5-Coder-0.5B-Instruct", "qwen2.5-coder-0.5b-instruct", "resid_post.12", 42_000)
+GEMMA = Source("Gemma-3-270m", "gemma-3-270m", "resid_post.9", 66_000)
+QWEN = Source("Qwen2.5-Coder-0.5B-Instruct", "qwen2.5-coder-0.5b-instruct", "resid_post.12", 66_000)
 
 
 @dataclass(frozen=True)

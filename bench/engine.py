@@ -37,7 +37,7 @@ from exemplars.nearest import THREADS, ExemplarIndex, vnni
 from published_batches import PublishedBatches
 
 CHUNK, BATCH = 4096, 2048
-ASSIGNED = 16_384
+ASSIGNED = 30_000
 FOUNDING = 36_000
 """Rows of a stream whose exemplars rows are assigned to, if there are as many before the last."""
 ORACLE_ROWS = 1024

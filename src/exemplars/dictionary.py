@@ -31,7 +31,7 @@ from exemplars.geometry import (
 from exemplars.members import Members, MemberStatistics, fixed_point
 from exemplars.nearest import Audit, ExemplarIndex
 
-_ROWS = 8192
+_ROWS = 2048
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from exemplars.geometry import Float32, Float64, Int64, gemm_band
 from exemplars.nearest.scanning import BLOCK, scan_products
 
-_TILE = (2048, 1024)
+_TILE = (1024, 4096)
 """Rows and exemplars of one product."""
 
 
@@ -90,7 +90,8 @@ def offer_products(
         tile: Rows and exemplars of one product.
     """
     n_rows, n_columns = tile or _TILE
-    room = -(-min(n_columns, len(right)) // BLOCK) * BLOCK
+    # An odd number of blocks: rows a power of 2 apart would push each other out of the caches.
+    room = (-(-min(n_columns, len(right)) // BLOCK) | 1) * BLOCK
     product = np.empty((min(n_rows, len(left)), room), np.float32)
     checks = 0
     for start in range(0, len(left), n_rows):

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 from exemplars.geometry import Float32, Float64, Int32, Int64, compiled, reordered
 from exemplars.nearest.rotation import LONGEST, Rotation
-from exemplars.nearest.scanning import BLOCK, MASK, compare, first_of, highest_in_block, reaching
+from exemplars.nearest.scanning import (
+    BLOCK,
+    compare,
+    first_of,
+    highest_in_block,
+    list_reaching,
+)
 from exemplars.nearest.vnni import COLUMNS, ROWS, byte_dot, multiply
 
 _GROUP = 2 * ROWS
@@ -336,6 +342,7 @@ def _offer(
     n_columns = (n_exemplars + BLOCK - 1) // BLOCK * BLOCK
     bounds = np.empty((_GROUP, min(_SEGMENT, n_columns)), np.int16)
     tops = np.empty(bounds.shape[1] // BLOCK, np.int16)
+    open_ = np.empty(bounds.shape[1], np.int32)
     flat = bounds.reshape(-1)
     finer = checks = 0
     for r0 in range(first_row, stop_row, _GROUP):
@@ -348,7 +355,7 @@ def _offer(
             for r in range(r0, min(r0 + _GROUP, stop_row)):
                 base = (r - r0) * bounds.shape[1]
                 bounded, compared = _search_row(
-                    r, flat[base : base + width], tops, slack[r], unit, first,
+                    r, flat[base : base + width], tops, open_, slack[r], unit, first,
                     fine, directions[r], exemplars[:n_exemplars], region, similarity,
                 )  # fmt: skip
                 finer += bounded
@@ -361,6 +368,7 @@ def _search_row(
     r: int,
     bounds: NDArray[np.int16],
     tops: NDArray[np.int16],
+    open_: Int32,
     slack: float,
     unit: float,
     first: int,
@@ -375,6 +383,7 @@ def _search_row(
     Args (as `_offer`, and):
         bounds: (width,) of exemplars first, first + 1, ...; s <= unit · bound + slack.
         tops: Room for the largest of each `BLOCK`.
+        open_: Room for all columns.
     """
     fine_rows, fine_offset, fine_slack, fine_unit, fine_columns, fine_extra = fine
     fine_width = fine_rows.shape[1]
@@ -392,28 +401,21 @@ def _search_row(
         checks += 1
         if compare(direction, exemplars[first + seed], first + seed, r, region, similarity):
             limit = _limit(similarity[r], slack, unit)
-    for b in range(blocks):
-        if tops[b] < limit:
+    rows, columns = fine_rows.reshape(-1), fine_columns.reshape(-1)
+    for at in range(list_reaching(bounds, 0, blocks, tops, limit, open_)):
+        c = open_[at]
+        k = first + c
+        if c == seed or k >= exemplars.shape[0] or bounds[c] < limit:
             continue
-        for c0 in range(b * BLOCK, (b + 1) * BLOCK, MASK):
-            if reaching(bounds, c0, np.int16(limit)) == 0:
+        if fine_unit > 0.0:
+            finer += 1
+            dot = byte_dot(rows, r * fine_width, columns, k * fine_width, fine_width // 64)
+            bound = fine_unit * (np.int64(dot) - fine_offset[r])
+            if bound + fine_slack[r] + fine_extra[k] < similarity[r]:
                 continue
-            for c in range(c0, c0 + MASK):
-                k = first + c
-                if bounds[c] < limit or c == seed or k >= exemplars.shape[0]:
-                    continue
-                if fine_unit > 0.0:
-                    finer += 1
-                    dot = byte_dot(
-                        fine_rows.reshape(-1), r * fine_width,
-                        fine_columns.reshape(-1), k * fine_width, fine_width // 64,
-                    )  # fmt: skip
-                    bound = fine_unit * (np.int64(dot) - fine_offset[r])
-                    if bound + fine_slack[r] + fine_extra[k] < similarity[r]:
-                        continue
-                checks += 1
-                if compare(direction, exemplars[k], k, r, region, similarity):
-                    limit = _limit(similarity[r], slack, unit)
+        checks += 1
+        if compare(direction, exemplars[k], k, r, region, similarity):
+            limit = _limit(similarity[r], slack, unit)
     return finer, checks
 
 

@@ -58,7 +58,7 @@ def row_ns(
         checks: Exemplars a row that are compared canonically.
     """
     # A canonical similarity waits for the exemplar to come from memory.
-    found = finer * (20.0 + 0.1 * width) + checks * (60.0 + 0.5 * width)
+    found = finer * (10.0 + 0.06 * width) + checks * (60.0 + 0.5 * width)
     if kind == "dense":
         return found + n_exemplars * (_FLOAT_PRODUCT * width + _FLOAT_SCAN)
     if kind == "whole":

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from exemplars.geometry import Float32, Float64, Int64, canonical_dot, compiled
+from exemplars.geometry import Float32, Float64, Int32, Int64, canonical_dot, compiled
 
 BLOCK = 128
 """Columns whose largest bound is looked at first."""
@@ -83,6 +83,54 @@ def reaching(typing: Any, values: Any, at: Any, limit: Any) -> Any:
     return numba.types.uint32(values, numba.types.intp, values.dtype), emit
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def lowest_bit(typing: Any, mask: Any) -> Any:
+    """The position of the lowest bit set in a 32-bit mask that is not 0."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        position = builder.cttz(arguments[0], ir.IntType(1)(1))
+        return builder.zext(position, ir.IntType(64))
+
+    return numba.types.intp(numba.types.uint32), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def float_bits(typing: Any, value: Any) -> Any:
+    """The bits of a float32, as an int32."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return numba.types.int32(numba.types.float32), emit
+
+
+@compiled
+def list_reaching(
+    values: NDArray[Any], base: int, n_blocks: int, tops: NDArray[Any], limit: int, found: Int32
+) -> int:
+    """List the columns of a row whose bound is >= limit; how many there are.
+
+    Args:
+        values: Flat; the row starts at `base`.
+        base: See there.
+        n_blocks: Blocks of the row.
+        tops: The largest of each block.
+        limit: In the range of the values.
+        found: Room for all columns; written.
+    """
+    count = 0
+    for b in range(n_blocks):
+        if tops[b] < limit:
+            continue
+        for first in range(b * BLOCK, (b + 1) * BLOCK, MASK):
+            mask = reaching(values, base + first, values.dtype.type(limit))
+            while mask:
+                found[count] = first + lowest_bit(mask)
+                count += 1
+                mask &= mask - np.uint32(1)
+    return count
+
+
 @compiled
 def first_of(flat: NDArray[Any], base: int, tops: NDArray[Any], highest: int) -> int:
     """The first column that has the largest bound of its row."""
@@ -144,6 +192,7 @@ def scan_products(
     stride = products.shape[1]
     n_blocks = (n_columns + BLOCK - 1) // BLOCK
     tops = np.empty(n_blocks, np.int32)
+    open_ = np.empty(n_blocks * BLOCK, np.int32)
     checks = 0
     for r in range(stops.shape[0]):
         m = stops[r]
@@ -169,21 +218,16 @@ def scan_products(
                 r, region, similarity,
             )  # fmt: skip
             limit = _bits_of(similarity[r] - slack)
-        for b in range(blocks):
-            if tops[b] < limit:
+        n_open = list_reaching(bits, base, blocks, tops, limit, open_)
+        for k in range(n_open):
+            c = open_[k]
+            if c == seed or c >= m or np.float64(products[r, c]) < similarity[r] - slack:
                 continue
-            for c0 in range(b * BLOCK, (b + 1) * BLOCK, MASK):
-                if reaching(bits, base + c0, np.int32(limit)) == 0:
-                    continue
-                for c in range(c0, min(c0 + MASK, m)):
-                    if c == seed or np.float64(products[r, c]) < similarity[r] - slack:
-                        continue
-                    checks += 1
-                    if compare(
-                        directions[r], exemplars[first + c], first_region + first + c,
-                        r, region, similarity,
-                    ):  # fmt: skip
-                        limit = _bits_of(similarity[r] - slack)
+            checks += 1
+            compare(
+                directions[r], exemplars[first + c], first_region + first + c,
+                r, region, similarity,
+            )  # fmt: skip
     return checks
 
 
@@ -195,6 +239,4 @@ def _bits_of(limit: float) -> int:
     """
     if not limit > 1e-30:
         return -2147483648
-    one = np.empty(1, np.float32)
-    one[0] = np.float32(limit)
-    return one.view(np.int32)[0] - 1
+    return float_bits(np.float32(limit)) - 1
