@@ -230,6 +230,39 @@ def test_a_mask_has_the_bits_of_what_reaches_a_limit(seed, dtype, narrow, at):
         assert those_reaching(values, at, dtype(limit)) == expected
 
 
+@numba.njit
+def lowest(mask):
+    return scanning.lowest_bit(mask)
+
+
+@numba.njit
+def bits(value):
+    return scanning.float_bits(value)
+
+
+@pytest.mark.parametrize("bit", [0, 1, 15, 30, 31])
+def test_the_lowest_bit_is_where_it_is(bit):
+    assert lowest(np.uint32(1 << bit)) == bit
+    assert lowest(np.uint32((1 << bit) | (1 << 31))) == bit
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.5, 1e-30, np.inf])
+def test_the_bits_of_a_float_are_its_bits(value):
+    assert bits(np.float32(value)) == np.float32(value).view(np.int32)
+
+
+@PROPERTY
+@given(seeds, INTEGERS, st.booleans(), st.integers(1, 3), st.integers(0, 9))
+def test_all_columns_that_reach_a_limit_are_listed_in_order(seed, dtype, narrow, blocks, base):
+    rng = np.random.default_rng(seed)
+    values = some_integers(rng, base + blocks * scanning.BLOCK, dtype, narrow)
+    row = values[base:].reshape(blocks, scanning.BLOCK)
+    found = np.full(row.size, -7, np.int32)
+    for limit in (row.min(), row.max(), rng.choice(row.reshape(-1))):
+        n = scanning.list_reaching(values, base, blocks, row.max(axis=1), limit, found)
+        assert found[:n].tolist() == np.flatnonzero(row.reshape(-1) >= limit).tolist()
+
+
 @PROPERTY
 @given(seeds, INTEGERS, st.integers(1, 4), st.integers(0, 9))
 def test_the_first_of_the_highest_is_found_in_whichever_block_it_is(seed, dtype, blocks, base):

@@ -29,8 +29,8 @@ from exemplars.geometry import (
 )
 from exemplars.nearest import Audit, ExemplarIndex, offer
 
-_CHUNK_ROWS = 4096
-_RESOLVED_AT_ONCE = 512
+_CHUNK_ROWS = 2048
+_RESOLVED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
