@@ -101,11 +101,12 @@ def main() -> None:
             few, many = (found[n] for n in ROWS)
             results.write(
                 "memory",
-                what=f"{verb}, 200,000 regions at width 2,304",
-                rows={str(n): n for n in ROWS},
+                measure="large",
+                what=f"{verb}, {REGIONS:,} regions at width {WIDTH:,}",
+                verb=verb,
+                width=WIDTH,
+                regions=REGIONS,
                 runs={str(n): run for n, run in found.items()},
-                exemplar_bytes=4 * REGIONS * WIDTH,
-                peak_bytes={str(n): run["peak"] for n, run in found.items()},
                 ratio=many["peak"] / few["peak"],
             )
 

@@ -285,6 +285,27 @@ def _growth(rows: list[dict]) -> str:
     )
 
 
+def large(rows: list[dict]) -> str:
+    lines = "\n".join(
+        f"| {row['verb']} | {int(n):,} | {run['peak'] / 1e9:.2f} | {run['mapped'] / 1e9:.2f} | {run['rows_per_s']:,.0f} | {run['plan']} |"
+        for row in rows
+        for n, run in row["runs"].items()
+    )
+    row = rows[0]
+    return f"""## Large dictionaries
+
+Synthetic, {row["regions"]:,} regions at width {row["width"]:,}, mapped from disk ({4 * row["regions"] * row["width"] / 1e9:.2f} GB of exemplars);
+rows near 5,000 of them, each run in a process of its own, planning counted, {", ".join(f"{r['verb']} peaks at {r['ratio']:.3f} times" for r in rows)}
+for four times the rows. A census adds sums for the regions that rows fall in, and their means: 12 bytes a component.
+
+| | rows | peak, GB | of which mapped | rows/s | plan |
+|---|---|---|---|---|---|
+{lines}
+
+{provenance(row)}
+"""
+
+
 ENGINE = {
     "assign": assign,
     "k": growth,
@@ -293,8 +314,9 @@ ENGINE = {
     "length": length,
     "forward": clustering_share,
     "calibration": calibration,
+    "large": large,
 }
-"""Sections of bench/engine.py, each from all rows of a measurement."""
+"""Sections of bench/engine.py and bench/large.py, each from all rows of a measurement."""
 
 SECTIONS = {
     "end to end against the published pipeline": end_to_end,
