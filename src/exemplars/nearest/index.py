@@ -27,7 +27,7 @@ SCREENS = ("auto", "dense", "float32", "int8")
 products of bytes."""
 
 _FEW_ROWS = 16
-_PATIENCE = {True: 2.0, False: 12.0}
+_PATIENCE = {True: 2.0, False: 25.0}
 """A plan is made when searches have cost so many times what it costs: with products of bytes, which
 nearly always gain, and without."""
 
