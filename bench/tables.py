@@ -138,7 +138,7 @@ def assign(rows: list[dict]) -> str:
 one thread; in brackets, how many times faster than numpy's float32 directions, product with all exemplars and
 argmax (which gives no distances). A first call makes and plans its index; "no bytes" is what a processor without AVX-512 VNNI gets. Medians of
 {rows[0]["rounds"]} rounds in turn. Regions are the same with all screens, and those of a float64 product on 1,024 rows;
-numpy's own are equal in {min(row["numpy_equal"] for row in rows):.2%} of the rows or more. Activations come in source order. Rows of
+numpy's own are equal in {min(row["numpy_equal"] for row in rows):.3%} of the rows at least. Activations come in source order. Rows of
 the synthetic stream have {_energies(rows)} of their energy in the first 32, 64, 128, 256 axes.
 
 | rows | D | K | {head} | plans |
