@@ -390,7 +390,7 @@ def plan(
         rows_per_s=rate,
         forward_s=wanted / rate if rate else float("nan"),
         window_bytes=2 * window_tokens * row_bytes,
-        region_bytes=28 * largest + 2800,
+        region_bytes=30 * largest + 3600,
         working_disk_bytes=calibrated * row_bytes,
         region_disk_bytes=8 * largest + 6000,
     )
