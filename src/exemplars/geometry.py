@@ -54,8 +54,10 @@ def _compiled(function: _Function, fastmath: Any) -> _Function:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _lane_sums(typing: Any, a: Any, b: Any, groups: Any) -> Any:
-    """Σ a[8 g + lane] · b[8 g + lane] over the groups, as 8 float64; rows must be contiguous.
+def _lane_sums(typing: Any, a: Any, first_a: Any, b: Any, first_b: Any, groups: Any) -> Any:
+    """Σ a[first_a + 8 g + lane] · b[first_b + 8 g + lane] over the groups, as 8 float64.
+
+    Elements are counted as they lie; arrays must be contiguous, of any number of dimensions.
 
     Written in LLVM's own language because numba does not make vectors of these sums, which are
     what an exact search spends its time on.
@@ -67,10 +69,12 @@ def _lane_sums(typing: Any, a: Any, b: Any, groups: Any) -> Any:
         single, double = (ir.VectorType(t, 8) for t in (ir.FloatType(), ir.DoubleType()))
         index = ir.IntType(64)
 
-        def load(argument: Any, kind: Any, group: Any) -> Any:
-            data = context.make_array(kind)(context, builder, argument).data
-            data = builder.bitcast(data, ir.FloatType().as_pointer())
-            place = builder.gep(data, [builder.mul(group, index(8))], source_etype=ir.FloatType())
+        def load(k: int, group: Any) -> Any:
+            """Of array number k of the arguments, which its offset follows."""
+            array = context.make_array(signature.args[k])(context, builder, arguments[k])
+            data = builder.bitcast(array.data, ir.FloatType().as_pointer())
+            at = builder.add(arguments[k + 1], builder.mul(group, index(8)))
+            place = builder.gep(data, [at], source_etype=ir.FloatType())
             value = builder.load(builder.bitcast(place, single.as_pointer()), typ=single)
             value.align = 4
             return builder.fpext(value, double)
@@ -78,23 +82,22 @@ def _lane_sums(typing: Any, a: Any, b: Any, groups: Any) -> Any:
         zero = ir.Constant(double, [0.0] * 8)
         sums = cgutils.alloca_once_value(builder, zero)
         builder.store(zero, sums)
-        with cgutils.for_range(builder, arguments[2], intp=index) as loop:
-            products = builder.fmul(
-                *(load(arguments[k], signature.args[k], loop.index) for k in (0, 1))
-            )
+        with cgutils.for_range(builder, arguments[4], intp=index) as loop:
+            products = builder.fmul(load(0, loop.index), load(2, loop.index))
             builder.store(builder.fadd(builder.load(sums, typ=double), products), sums)
         total = builder.load(sums, typ=double)
         lanes = [builder.extract_element(total, ir.IntType(32)(k)) for k in range(8)]
         return context.make_tuple(builder, signature.return_type, lanes)
 
-    return numba.types.UniTuple(numba.types.float64, 8)(a, b, numba.types.intp), emit
+    at = numba.types.intp
+    return numba.types.UniTuple(numba.types.float64, 8)(a, at, b, at, at), emit
 
 
 @compiled
 def canonical_dot(a: Float32, b: Float32) -> float:
     """Canonical similarity of two float32 rows of equal width (see the module's text)."""
     whole = a.shape[0] // 8
-    s0, s1, s2, s3, s4, s5, s6, s7 = _lane_sums(a, b, whole)
+    s0, s1, s2, s3, s4, s5, s6, s7 = _lane_sums(a, 0, b, 0, whole)
     rest = a.shape[0] - 8 * whole
     if rest > 0:
         at = 8 * whole
@@ -111,6 +114,16 @@ def canonical_dot(a: Float32, b: Float32) -> float:
             s5 += np.float64(a[at + 5]) * np.float64(b[at + 5])
         if rest > 6:
             s6 += np.float64(a[at + 6]) * np.float64(b[at + 6])
+    return ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7))
+
+
+@compiled
+def canonical_dot_of(a: Float32, i: int, b: Float32, j: int) -> float:
+    """`canonical_dot` of row i of `a` and row j of `b`, without making views of them."""
+    width = a.shape[1]
+    if width % 8 != 0:
+        return canonical_dot(a[i], b[j])
+    s0, s1, s2, s3, s4, s5, s6, s7 = _lane_sums(a, i * width, b, j * width, width // 8)
     return ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7))
 
 

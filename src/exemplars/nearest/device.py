@@ -201,4 +201,4 @@ def _compare_pairs(
 ) -> None:
     for p in range(rows.shape[0]):
         r, k = rows[p], columns[p]
-        compare(directions[r], exemplars[k], k, r, region, similarity)
+        compare(directions, r, exemplars, k, k, region, similarity)

@@ -356,7 +356,7 @@ def _offer(
                 base = (r - r0) * bounds.shape[1]
                 bounded, compared = _search_row(
                     r, flat[base : base + width], tops, open_, slack[r], unit, first,
-                    fine, directions[r], exemplars[:n_exemplars], region, similarity,
+                    fine, directions, exemplars[:n_exemplars], region, similarity,
                 )  # fmt: skip
                 finer += bounded
                 checks += compared
@@ -373,7 +373,7 @@ def _search_row(
     unit: float,
     first: int,
     fine: _FineRows,
-    direction: Float32,
+    directions: Float32,
     exemplars: Float32,
     region: Int64,
     similarity: Float64,
@@ -399,7 +399,7 @@ def _search_row(
     seed = first_of(bounds, 0, tops, highest)
     if first + seed < exemplars.shape[0]:
         checks += 1
-        if compare(direction, exemplars[first + seed], first + seed, r, region, similarity):
+        if compare(directions, r, exemplars, first + seed, first + seed, region, similarity):
             limit = _limit(similarity[r], slack, unit)
     rows, columns = fine_rows.reshape(-1), fine_columns.reshape(-1)
     for at in range(list_reaching(bounds, 0, blocks, tops, limit, open_)):
@@ -414,7 +414,7 @@ def _search_row(
             if bound + fine_slack[r] + fine_extra[k] < similarity[r]:
                 continue
         checks += 1
-        if compare(direction, exemplars[k], k, r, region, similarity):
+        if compare(directions, r, exemplars, k, k, region, similarity):
             limit = _limit(similarity[r], slack, unit)
     return finer, checks
 

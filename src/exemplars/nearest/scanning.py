@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from exemplars.geometry import Float32, Float64, Int32, Int64, canonical_dot, compiled
+from exemplars.geometry import Float32, Float64, Int32, Int64, canonical_dot_of, compiled
 
 BLOCK = 128
 """Columns whose largest bound is looked at first."""
@@ -145,10 +145,16 @@ def first_of(flat: NDArray[Any], base: int, tops: NDArray[Any], highest: int) ->
 
 @compiled
 def compare(
-    direction: Float32, exemplar: Float32, number: int, r: int, region: Int64, similarity: Float64
+    directions: Float32,
+    r: int,
+    exemplars: Float32,
+    k: int,
+    number: int,
+    region: Int64,
+    similarity: Float64,
 ) -> bool:
-    """Let row r have region `number` if that is nearer, or as near and earlier."""
-    s = canonical_dot(direction, exemplar)
+    """Let row r have exemplar k, region `number`, if that is nearer, or as near and earlier."""
+    s = canonical_dot_of(directions, r, exemplars, k)
     if s > similarity[r] or (s == similarity[r] and number < region[r]):
         similarity[r] = s
         region[r] = number
@@ -214,8 +220,8 @@ def scan_products(
             seed = first_of(bits, base, tops, highest)
             checks += 1
             compare(
-                directions[r], exemplars[first + seed], first_region + first + seed,
-                r, region, similarity,
+                directions, r, exemplars, first + seed, first_region + first + seed,
+                region, similarity,
             )  # fmt: skip
             limit = _bits_of(similarity[r] - slack)
         n_open = list_reaching(bits, base, blocks, tops, limit, open_)
@@ -225,8 +231,8 @@ def scan_products(
                 continue
             checks += 1
             compare(
-                directions[r], exemplars[first + c], first_region + first + c,
-                r, region, similarity,
+                directions, r, exemplars, first + c, first_region + first + c,
+                region, similarity,
             )  # fmt: skip
     return checks
 
