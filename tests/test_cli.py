@@ -601,6 +601,11 @@ def test_an_audit_says_what_it_compared(run, model, corpus, built, tmp_path):
     assert "bounds, none too low" in err
 
 
-def test_an_unknown_screen_is_one_sentence(fails, model, corpus, tmp_path):
-    words = arguments_of_build(model, corpus, tmp_path / "x", "--screen", "quantum")
-    assert 'screen is "quantum", which is none of auto, dense, float32, int8' in fails(*words)
+def test_an_unknown_screen_is_one_sentence_before_anything_is_loaded(
+    fails, model, corpus, built, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cli, "_load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(cli, "_model_of", lambda *_: pytest.fail("a model was loaded"))
+    build = arguments_of_build(model, corpus, tmp_path / "x", "--screen", "quantum")
+    for words in (build, ["census", built, "--text", corpus, "--screen", "quantum"]):
+        assert 'screen is "quantum", which is none of auto, dense, float32, int8' in fails(*words)

@@ -1363,3 +1363,10 @@ def test_a_search_with_bounds_that_are_too_low_fails_its_audit(monkeypatch, scre
     monkeypatch.setattr(type(index._kept), "upper_bounds", lambda *given: low(*given) - 3.0)
     with pytest.raises(AuditError, match="the search cannot be trusted on this machine"):
         index.nearest(u, exemplars, audit=Audit())
+
+
+def test_an_index_keeps_no_rows_of_a_chunk_but_its_sample():
+    u = clustered(0, 2000, 64)
+    index = ExemplarIndex(64)
+    index.nearest(u, u[:100])
+    assert all(rows.base is None and len(rows) <= 64 for rows in index._rows)

@@ -40,7 +40,7 @@ from exemplars.dictionary import Dictionary, count_members, usable_directions
 from exemplars.errors import ExemplarsError, FormatError, MismatchError, SourceError
 from exemplars.geometry import Float32, Int64
 from exemplars.members import Members, fixed_point
-from exemplars.nearest import THREADS, Audit, ExemplarIndex
+from exemplars.nearest import THREADS, Audit, check_screen
 from exemplars.store import folders
 from exemplars.streaming import (
     Budget,
@@ -164,7 +164,7 @@ def build(
     """
     percentiles = check_arguments(percentile, block_rows, norm_multiple)
     batch_rows(membership)  # refuses an unknown one before anything is computed
-    ExemplarIndex(1, screen)
+    check_screen(screen)
     budget = Budget(rows, tokens, patience)
     stream = Stream.of(
         model, sites, texts, tokenization or Tokenization(), seed, batch_tokens, window_tokens
@@ -301,6 +301,7 @@ def census(
             "the dictionary does not say which site it is of, so no text can be read for it; "
             "build it from text, or assign vectors"
         )
+    check_screen(screen)
     stream = Stream.of(
         model,
         about["site"]["name"],

@@ -211,6 +211,7 @@ def build(
     import exemplars as ex
     from exemplars import report
     from exemplars.building import check_out
+    from exemplars.nearest import check_screen
 
     tokenization = ex.Tokenization(
         context_length=context_length,
@@ -221,6 +222,7 @@ def build(
         keep_first=keep_first,
         keep_prefix=keep_prefix,
     )
+    check_screen(screen)
     checks = ex.Audit() if audit else None
     several = len(site) * len(percentile) > 1
     check_out(out, resume=resume, overwrite=overwrite, several=several)
@@ -287,7 +289,9 @@ def census(
     """Assign every row of a text to the nearest region of the finished dictionary."""
     import exemplars as ex
     from exemplars import report
+    from exemplars.nearest import check_screen
 
+    check_screen(screen)
     if held_out and not hold_out:
         raise ValueError("--held-out needs --hold-out, the share that the build held out")
     dictionary = _open(folder)

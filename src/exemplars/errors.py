@@ -37,4 +37,4 @@ class ActivationError(ExemplarsError):
 
 
 class AuditError(ExemplarsError):
-    """A search answered wrongly, or a bound lay below what it bounds: the machine is at fault."""
+    """A search answered wrongly, or a bound lay below what it bounds."""

@@ -8,6 +8,6 @@ in the answer.
 
 from exemplars.nearest.audit import Audit
 from exemplars.nearest.dense import nearest, offer
-from exemplars.nearest.index import SCREENS, THREADS, ExemplarIndex
+from exemplars.nearest.index import SCREENS, THREADS, ExemplarIndex, check_screen
 
-__all__ = ["SCREENS", "THREADS", "Audit", "ExemplarIndex", "nearest", "offer"]
+__all__ = ["SCREENS", "THREADS", "Audit", "ExemplarIndex", "check_screen", "nearest", "offer"]

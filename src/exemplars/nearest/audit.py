@@ -67,7 +67,7 @@ class Audit:
             raise AuditError(
                 f"row {rows[k]} of a chunk was given region {region[rows[k]]} at similarity "
                 f"{similarity[rows[k]]!r}, but region {regions[k]} has {s[k]!r}: the search is "
-                "wrong on this machine; please report it, and build with EXEMPLARS_VNNI=0"
+                "wrong on this machine; please report it, and search with screen dense"
             )
         slack = np.full(n, np.inf)
         if screen is not None:
@@ -79,5 +79,5 @@ class Audit:
         if slack.min() < 0:
             raise AuditError(
                 f"a bound lay {-slack.min():.1e} below the similarity it bounds: the search cannot "
-                "be trusted on this machine; please report it, and build with EXEMPLARS_VNNI=0"
+                "be trusted on this machine; please report it, and search with screen dense"
             )

@@ -126,7 +126,7 @@ class ExemplarIndex:
         n, k = len(directions), len(exemplars)
         if self.screen not in ("auto", "float32", "int8") or n < _FEW_ROWS:
             return
-        self._rows = [*self._rows[-3:], planning.spread(directions, 64)]
+        self._rows = [*self._rows[-3:], planning.spread(directions, 64).copy()]
         k_axes = 0 if self._axes is None else self._axes[0]
         forced = self.screen != "auto"
         prefix = forced or k >= planning.FEWEST_FOR_PREFIX
@@ -183,6 +183,11 @@ class ExemplarIndex:
             return FloatScreen(rotation)
         fine = None if rotation.whole else Fine(whole, grid_step(whole, rows))
         return IntegerScreen(rotation, grid_step(rotation, rows), fine)
+
+
+def check_screen(screen: str) -> None:
+    """Raise ValueError for a screen that is not there."""
+    ExemplarIndex(1, screen)
 
 
 def _threads(n_rows: int) -> int:
