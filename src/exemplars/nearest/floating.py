@@ -12,6 +12,7 @@ import numpy as np
 from exemplars.geometry import Float32, Float64, Int64, gemm_band
 from exemplars.nearest.dense import offer_products
 from exemplars.nearest.rotation import Rotation
+from exemplars.nearest.scanning import enlarged
 
 _TILE = (512, 16384)
 """Wide: the best exemplar of the first tile is what the others must reach."""
@@ -40,9 +41,7 @@ class FloatScreen:
         """Take in the exemplars that come next."""
         needed = self.n + len(exemplars)
         if needed > len(self._kept):
-            kept = np.empty((max(needed, 2 * len(self._kept)), self._kept.shape[1]), np.float32)
-            kept[: self.n] = self._kept[: self.n]
-            self._kept = kept
+            self._kept = enlarged(self._kept, max(needed, 2 * len(self._kept)))
         for first in range(0, len(exemplars), 8192):
             part = np.asarray(exemplars[first : first + 8192])
             self._kept[self.n + first : self.n + first + len(part)] = self._extended(part)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from exemplars.nearest.rotation import LONGEST, Rotation
 from exemplars.nearest.scanning import (
     BLOCK,
     compare,
+    enlarged,
     first_of,
     highest_in_block,
     list_reaching,
@@ -130,7 +130,7 @@ class Fine:
 
     def reserve(self, room: int) -> None:
         """Make room for so many exemplars."""
-        self.bytes, self.extra = _enlarged(self.bytes, room), _enlarged(self.extra, room)
+        self.bytes, self.extra = enlarged(self.bytes, room), enlarged(self.extra, room)
 
     def put(self, first: int, exemplars: Float32) -> None:
         """Write exemplars first, first + 1, ..."""
@@ -159,12 +159,6 @@ def _slack(grid: _Grid, rotation: Rotation, largest_rest: float) -> Float64:
     """What a row adds to its bounds. The exemplars' part holds R_e times `longest`."""
     beyond = np.maximum(grid.length - rotation.longest, 0.0)
     return rotation.slack + grid.rest * rotation.longest + beyond * largest_rest
-
-
-def _enlarged(array: NDArray[Any], room: int, fill: int = 0) -> NDArray[Any]:
-    larger = np.full((room, *array.shape[1:]), fill, array.dtype)
-    larger[: len(array)] = array
-    return larger
 
 
 class IntegerScreen:
@@ -199,8 +193,8 @@ class IntegerScreen:
         needed = self.n + len(exemplars)
         if needed > len(self._start):
             room = -(-max(needed, 2 * len(self._start)) // BLOCK) * BLOCK
-            self._panels = _enlarged(self._panels, room * self._fours)
-            self._start = _enlarged(self._start, room, _NEVER)
+            self._panels = enlarged(self._panels, room * self._fours)
+            self._start = enlarged(self._start, room, _NEVER)
             if self.fine is not None:
                 self.fine.reserve(room)
         for first in range(0, len(exemplars), 8192):

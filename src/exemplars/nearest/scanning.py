@@ -23,6 +23,13 @@ MASK = 32
 """Columns that one mask covers."""
 
 
+def enlarged(array: NDArray[Any], room: int, fill: int = 0) -> NDArray[Any]:
+    """A copy with room for so many rows; the new ones are `fill`."""
+    larger = np.full((room, *array.shape[1:]), fill, array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
 def pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any, element: Any) -> Any:
     """To element `at` of an array, in LLVM."""
     data = context.make_array(kind)(context, builder, array).data
