@@ -15,6 +15,7 @@ import pytest
 import exemplars as ex
 from conftest import make_tokenizer
 from exemplars import cli, lens, store
+from exemplars.cli import dictionaries
 from shared_data import shared_file
 from tiny_models import tiny_module
 
@@ -569,10 +570,10 @@ def test_help_is_quick():
 
 
 def test_the_demo_builds_shows_and_goes_on(run, monkeypatch, model, corpus, tmp_path):
-    monkeypatch.setattr(cli, "DEMO_MODEL", model)
-    monkeypatch.setattr(cli, "DEMO_TEXT", corpus)
-    monkeypatch.setattr(cli, "DEMO_SITES", ("resid_post.0", "resid_post.1"))
-    monkeypatch.setattr(cli, "DEMO_PERCENTILES", (5.0, 20.0))
+    monkeypatch.setattr(dictionaries, "DEMO_MODEL", model)
+    monkeypatch.setattr(dictionaries, "DEMO_TEXT", corpus)
+    monkeypatch.setattr(dictionaries, "DEMO_SITES", ("resid_post.0", "resid_post.1"))
+    monkeypatch.setattr(dictionaries, "DEMO_PERCENTILES", (5.0, 20.0))
     short = ex.Tokenization(context_length=32)
     build, plan = ex.build, ex.plan
     monkeypatch.setattr(ex, "build", lambda *a, **k: build(*a, **k, tokenization=short))
@@ -604,8 +605,8 @@ def test_an_audit_says_what_it_compared(run, model, corpus, built, tmp_path):
 def test_an_unknown_screen_is_one_sentence_before_anything_is_loaded(
     fails, model, corpus, built, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cli, "_load_model", lambda *_: pytest.fail("a model was loaded"))
-    monkeypatch.setattr(cli, "_model_of", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(dictionaries, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(dictionaries, "model_of", lambda *_: pytest.fail("a model was loaded"))
     build = arguments_of_build(model, corpus, tmp_path / "x", "--screen", "quantum")
     for words in (build, ["census", built, "--text", corpus, "--screen", "quantum"]):
         assert 'screen is "quantum", which is none of auto, dense, float32, int8' in fails(*words)

@@ -14,7 +14,8 @@ import pytest
 import typer
 
 import exemplars
-from exemplars import cli, report
+from exemplars import cli
+from exemplars.report import dictionaries as report
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

