@@ -1,7 +1,7 @@
 """One look for all figures, and each figure as SVG and PNG.
 
-A figure is made by the module of its analysis from a frozen result; this module says how figures look
-and how they are written. It needs `pip install 'exemplars[plots]'`.
+A figure is made in `exemplars.report` from an analysis' frozen result; this module says how figures
+look and how they are written. It needs `pip install 'exemplars[plots]'`.
 """
 
 from __future__ import annotations

@@ -73,6 +73,8 @@ def _is_expected(error: Exception) -> bool:
     """Errors whose message is meant for the person at the terminal."""
     from exemplars.errors import ExemplarsError
 
+    if isinstance(error, ImportError):
+        return error.name is None  # ours, which say what to install; Python's have a name
     return isinstance(error, (ExemplarsError, ValueError, OSError, MemoryError)) or (
         type(error).__name__ == "OutOfMemoryError"  # torch's, which need not be imported for it
     )
