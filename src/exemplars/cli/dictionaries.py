@@ -261,18 +261,19 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a dictionary, or the card of one region."""
-    from exemplars import report, store
+    from exemplars import labels, report, store
 
     dictionary = open_dictionary(folder)
     lens = store.load_lens(folder)
+    known = labels.latest(labels.labels_from(store.load_labels(folder)))
     if region is None and json:
         print_result(report.dictionary_summary(dictionary), None, json)
     elif region is None:
-        print_result(None, report.dictionary_text(dictionary, lens, regions), json)
+        print_result(None, report.dictionary_text(dictionary, lens, regions, known), json)
     elif json:
-        print_result(report.card(dictionary, region, lens, contexts), None, json)
+        print_result(report.card(dictionary, region, lens, contexts, known), None, json)
     else:
-        print_result(None, report.card_text(dictionary, region, lens, contexts), json)
+        print_result(None, report.card_text(dictionary, region, lens, contexts, known), json)
 
 
 @app.command(epilog=example('  exemplars assign gpt2-l6-p2 "My fellow citizens" --examples 3'))

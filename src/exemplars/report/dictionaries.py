@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exemplars.report.labels import label_text
 from exemplars.report.text import cell, duration, size, table, visible
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from exemplars.contexts import Context
     from exemplars.diagnosis import Diagnosis
     from exemplars.dictionary import Dictionary
+    from exemplars.labels import Label
     from exemplars.nearest import Audit
     from exemplars.tracing import Trace
 
@@ -119,12 +121,18 @@ def metrics_text(dictionary: Dictionary) -> str:
     return table(("metric", "while streaming", "census"), rows)
 
 
-def dictionary_text(dictionary: Dictionary, lens: Any = None, n: int = 20) -> str:
+def dictionary_text(
+    dictionary: Dictionary,
+    lens: Any = None,
+    n: int = 20,
+    labels: Mapping[int, Label] | None = None,
+) -> str:
     """A dictionary on a page: what it is, its metrics, its n largest regions."""
     parts = [dictionaries_text([dictionary])]
     if dictionary.provenance.get("complete", True) is False:
         parts.append("The build was interrupted: this is what it had found.")
-    return "\n\n".join([*parts, metrics_text(dictionary), regions_text(dictionary, lens, n)])
+    regions = regions_text(dictionary, lens, n, labels)
+    return "\n\n".join([*parts, metrics_text(dictionary), regions])
 
 
 def demo_text(
@@ -154,29 +162,41 @@ def demo_text(
     )
 
 
-def regions_text(dictionary: Dictionary, lens: Any = None, n: int = 12) -> str:
-    """The largest regions: members, coherence, what they read as, the exemplar in context."""
+def regions_text(
+    dictionary: Dictionary,
+    lens: Any = None,
+    n: int = 12,
+    labels: Mapping[int, Label] | None = None,
+) -> str:
+    """The largest regions: members, coherence, label, what they read as, exemplar in context."""
     order = np.argsort(-dictionary.counts, kind="stable")[:n]
     rows = []
     for k in order:
         region = dictionary.region(int(k))
         founder = next((c for c in region.contexts if c.exemplar), None)
         reads = _reads_as(lens, int(k), "exemplar_promoted", 4)
+        label = labels.get(int(k)) if labels else None
         rows.append(
             (
                 region.index,
                 region.count,
                 f"{region.coherence:.3f}",
+                *((label.text[:60] if label else "",) if labels else ()),
                 *((reads,) if lens is not None else ()),
                 _excerpt(founder, 28, 12) if founder else "",
             )
         )
-    header = ["region", "members", "coherence", *(["reads as"] if lens is not None else [])]
+    header = ["region", "members", "coherence", *(["label"] if labels else [])]
+    header += ["reads as"] if lens is not None else []
     return table([*header, "exemplar in context"], rows)
 
 
 def card(
-    dictionary: Dictionary, region: int, lens: Any = None, n_contexts: int = 8
+    dictionary: Dictionary,
+    region: int,
+    lens: Any = None,
+    n_contexts: int = 8,
+    labels: Mapping[int, Label] | None = None,
 ) -> dict[str, Any]:
     """Everything about one region, as plain values."""
     found = dictionary.region(region)
@@ -193,6 +213,7 @@ def card(
         "mean_distance": found.mean_distance,
         "threshold": found.threshold,
         "exemplar_row": found.exemplar_row,
+        "label": (labels or {}).get(found.index),
         "exemplar": next((c for c in found.contexts if c.exemplar), None),
         "nearest": [c for c in by_rank if not c.exemplar][:n_contexts],
         "farthest": [c for c in far if not c.exemplar][:n_contexts],
@@ -203,15 +224,23 @@ def card(
     }
 
 
-def card_text(dictionary: Dictionary, region: int, lens: Any = None, n_contexts: int = 8) -> str:
+def card_text(
+    dictionary: Dictionary,
+    region: int,
+    lens: Any = None,
+    n_contexts: int = 8,
+    labels: Mapping[int, Label] | None = None,
+) -> str:
     """One region's card: exemplar in context, members, lens, neighbours."""
-    about = card(dictionary, region, lens, n_contexts)
+    about = card(dictionary, region, lens, n_contexts, labels)
     theta = about["threshold"]
     lines = [
         f"region {about['region']} of {dictionary.n_regions:,}: {about['members']:,} members, "
         f"coherence {about['coherence']:.3f}, mean distance {about['mean_distance'] / theta:.2f} θ "
         f"(θ = {theta:.4f})"
     ]
+    if about["label"] is not None:
+        lines += ["", f"label: {label_text(about['label'])}"]
     founder: Context | None = about["exemplar"]
     if founder is not None and founder.document >= 0:
         lines += [

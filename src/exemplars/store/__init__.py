@@ -24,6 +24,7 @@ from exemplars.store.folders import (
     CENSUS_CONTEXTS,
     CONTEXTS,
     GROWTH,
+    LABELS,
     LENS,
     MANIFEST,
     PARTS,
@@ -71,6 +72,7 @@ __all__ = [
     "FORMAT_VERSION",
     "GROWTH",
     "GROWTH_COLUMNS",
+    "LABELS",
     "LENS",
     "MANIFEST",
     "PARTS",
@@ -80,10 +82,12 @@ __all__ = [
     "ParquetContexts",
     "check_model",
     "load",
+    "load_labels",
     "load_lens",
     "manifest_of",
     "save",
     "save_census",
+    "save_labels",
     "save_lens",
 ]
 
@@ -250,6 +254,34 @@ def load_lens(folder: str | os.PathLike[str]) -> Any:
         return None
     check_files(place, manifest, verify=True)
     return read_table(place / LENS)
+
+
+def save_labels(folder: str | os.PathLike[str], table: Any) -> None:
+    """Add labels of the regions to a saved dictionary, or replace those it has.
+
+    Args:
+        folder: That `save` wrote.
+        table: pyarrow, as `exemplars.labels.labels_table` makes.
+
+    Raises:
+        FormatError: The folder is not a dictionary.
+        OSError: The disk is full, or cannot be written.
+    """
+    _amend(folder, (LABELS,), lambda new: {LABELS: write_table(new / LABELS, table)}, table.nbytes)
+
+
+def load_labels(folder: str | os.PathLike[str]) -> Any:
+    """The table that `save_labels` wrote; None if there is none.
+
+    Raises:
+        FormatError: The folder is not a dictionary, or the file is not what it should be.
+    """
+    place = Path(folder)
+    manifest = manifest_of(place)
+    if LABELS not in manifest.files:
+        return None
+    check_files(place, manifest, verify=True)
+    return read_table(place / LABELS)
 
 
 def check_model(dictionary: Dictionary, model: Any, *, allow_mismatch: bool = False) -> str | None:

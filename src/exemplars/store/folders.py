@@ -25,8 +25,9 @@ GROWTH = "growth.parquet"
 CENSUS = "census.safetensors"
 CENSUS_CONTEXTS = "census_contexts.parquet"
 LENS = "lens.parquet"
+LABELS = "labels.parquet"
 RUN = "run.jsonl"
-PARTS = (REGIONS, CONTEXTS, GROWTH, CENSUS, CENSUS_CONTEXTS, LENS)
+PARTS = (REGIONS, CONTEXTS, GROWTH, CENSUS, CENSUS_CONTEXTS, LENS, LABELS)
 """Files a manifest may list."""
 OURS = frozenset({MANIFEST, RUN, *PARTS})
 """Files that belong to a dictionary; all others in its folder are someone's own."""
