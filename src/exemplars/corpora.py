@@ -22,7 +22,7 @@ import shutil
 import sys
 import tempfile
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -706,6 +706,34 @@ def texts(
     if config is not None or revision is not None:
         raise ValueError("config and revision belong to a Hugging Face dataset, and this is none")
     return Texts(made)
+
+
+def reopened(description: Mapping[str, Any]) -> Texts:
+    """The texts that `Texts.describe` gave this description of, if they are still there.
+
+    Args:
+        description: As a manifest holds it.
+
+    Raises:
+        SourceError: They are not on this machine (files, a package), or are others by now.
+    """
+    about = dict(description)
+    view, kind, name = about.pop("view", ()), about.get("kind"), about.get("source")
+    options = {"column": about["column"]} if "column" in about else {}
+    if kind == "package":
+        found = texts(f"package:{about.get('name')}", **options)
+    elif kind == "files" and isinstance(name, str | list):
+        paths = [Path(part) for part in ([name] if isinstance(name, str) else name)]
+        absent = [path for path in paths if not path.exists()]
+        if absent:
+            raise SourceError(f"the texts {absent[0]} are not here; give their place")
+        found = texts(paths if isinstance(name, list) else paths[0], **options)
+    else:
+        raise SourceError(f"texts of the kind {kind!r} cannot be opened again; give them")
+    there = found.describe()
+    if {**there, "view": ()} != {**about, "view": ()}:
+        raise SourceError(f"the texts {name or about.get('name')} have changed; give the former")
+    return Texts(found._source, tuple(dict(step) for step in view))
 
 
 def _exists(source: str) -> bool:

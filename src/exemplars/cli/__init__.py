@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 import typer
 
 from exemplars.cli import dictionaries as dictionaries  # the verbs add themselves
+from exemplars.cli import export as export
 from exemplars.cli import label as label
+from exemplars.cli import probe as probe
 from exemplars.cli.application import app as app
 from exemplars.cli.terminal import say
 
