@@ -19,6 +19,7 @@ from exemplars.cli import dictionaries as dictionaries  # the verbs add themselv
 from exemplars.cli import export as export
 from exemplars.cli import label as label
 from exemplars.cli import probe as probe
+from exemplars.cli import sae as sae
 from exemplars.cli.application import app as app
 from exemplars.cli.terminal import say
 

@@ -8,6 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exemplars.cli.application import app
+from exemplars.cli.labelled import (
+    AxBench,
+    FigurePath,
+    LabelledColumn,
+    Negative,
+    Positive,
+    Seed,
+    StreamText,
+    TestNegative,
+    TestPositive,
+    TestShare,
+    concepts_of,
+    stream_of,
+)
 from exemplars.cli.options import (
     AllowMismatch,
     Device,
@@ -19,7 +33,6 @@ from exemplars.cli.options import (
     example,
     model_of,
     open_dictionary,
-    texts_of,
 )
 from exemplars.cli.terminal import print_result, say
 
@@ -27,7 +40,6 @@ if TYPE_CHECKING:
     from exemplars.analyses.labelled import TextRows
     from exemplars.analyses.probing import ProbeTask
     from exemplars.dictionary import Dictionary
-    from exemplars.models import Model
 
 _STREAM_ROWS = 10_000
 
@@ -47,26 +59,15 @@ def probe(
     test: Annotated[
         Path | None, typer.Option(help="Such a file of test texts; else --test-share of --labels.")
     ] = None,
-    positive: Annotated[Path | None, typer.Option(help="Texts with a concept.")] = None,
-    negative: Annotated[Path | None, typer.Option(help="Texts without it.")] = None,
-    test_positive: Annotated[Path | None, typer.Option(help="Test texts with it.")] = None,
-    test_negative: Annotated[Path | None, typer.Option(help="Test texts without it.")] = None,
-    axbench: Annotated[
-        Path | None, typer.Option(help="An AxBench folder: one task for each concept.")
-    ] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Column of the texts. Default: text; output of AxBench.")
-    ] = None,
+    positive: Positive = None,
+    negative: Negative = None,
+    test_positive: TestPositive = None,
+    test_negative: TestNegative = None,
+    axbench: AxBench = None,
+    column: LabelledColumn = None,
     label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
-    test_share: Annotated[
-        float, typer.Option(help="Share of each class that is set aside to test on.")
-    ] = 0.5,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text", help="What the dictionary was built from, for the null of random rows."
-        ),
-    ] = None,
+    test_share: TestShare = 0.5,
+    text: StreamText = None,
     split: Split = "train",
     k: Annotated[
         list[int] | None,
@@ -85,14 +86,12 @@ def probe(
         typer.Option("--basis", help="exemplar or mean; repeat. Default: both."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of the nulls.", min=1)] = 3,
-    seed: Annotated[int, typer.Option(help="Of splits, folds, resamples and nulls.")] = 0,
+    seed: Seed = 0,
     model: OtherModel = None,
     device: Device = "cpu",
     dtype: Dtype = None,
     allow_mismatch: AllowMismatch = False,
-    figure: Annotated[
-        Path | None, typer.Option(help="Write a figure, as SVG and PNG.", metavar="PATH")
-    ] = None,
+    figure: FigurePath = None,
     json: Json = False,
 ) -> None:
     """Probe the codes of labelled texts: k-sparse, beside raw activations and nulls."""
@@ -117,7 +116,11 @@ def probe(
         tokenization_of(dictionary),
     )
     tasks = _with_rows(dictionary, rows, tasks)
-    stream, source = _stream(dictionary, loaded, rows, tasks, text, split, seed)
+    train = (content for task in tasks for content in task.train_texts)
+    n = max(_STREAM_ROWS, 2 * len(dictionary))
+    stream, source = stream_of(dictionary, loaded, rows, train, text, split, n, seed)
+    if len(stream) < len(dictionary):
+        stream, source = None, f"none, as {source} are fewer than the regions; give --text"
     say(f"probing; the null of random rows: {source}")
     reports = probe_tasks(
         dictionary,
@@ -152,9 +155,8 @@ def _tasks(
     seed: int,
 ) -> list[ProbeTask]:
     """What is to be told, from one of the three kinds of source."""
-    from exemplars.analyses import labelled, probing
+    from exemplars.analyses import probing
 
-    positive, negative, *tests = files
     given = [labels is not None, any(files), axbench is not None]
     if sum(given) != 1:
         raise ValueError(
@@ -170,16 +172,7 @@ def _tasks(
                 labels, test, label_column=label_column, test_share=test_share, seed=seed, **columns
             )
         ]
-    if axbench is not None:
-        concepts = labelled.read_axbench(axbench, **columns)
-    elif positive is None or negative is None:
-        raise ValueError("one class alone was given; give both --positive and --negative")
-    else:
-        concepts = [
-            labelled.read_concept(
-                positive, negative, *tests, test_share=test_share, seed=seed, **columns
-            )
-        ]
+    concepts = concepts_of(files, axbench, column, test_share, seed)
     return [probing.task_of_concept(concept) for concept in concepts]
 
 
@@ -193,36 +186,6 @@ def _with_rows(dictionary: Dictionary, rows: TextRows, tasks: list[ProbeTask]) -
     if lost:
         say(f"{lost:,} texts have no row, and are left out")
     return [task for task, _ in found]
-
-
-def _stream(
-    dictionary: Dictionary,
-    model: Model,
-    rows: TextRows,
-    tasks: list[ProbeTask],
-    text: list[str] | None,
-    split: str,
-    seed: int,
-) -> tuple[Any, str]:
-    """Rows that random dictionaries are drawn from, and where they are from."""
-    import numpy as np
-
-    from exemplars.analyses.stream import stream_rows
-    from exemplars.errors import SourceError
-
-    n = max(_STREAM_ROWS, 2 * len(dictionary))
-    texts = None if text is None else texts_of(text, split=split)
-    try:
-        found, source = stream_rows(dictionary, model, n, seed, texts)
-    except SourceError as error:
-        if texts is not None:
-            raise
-        number = rows.of(dict.fromkeys(t for task in tasks for t in task.train_texts))
-        found = rows.vectors[np.isin(rows.text_of_rows(), number)]
-        source = f"{len(found):,} rows of the training texts, as {error}"
-    if len(found) < len(dictionary):
-        return None, f"none, as {len(found):,} rows are fewer than the regions; give --text"
-    return found, source
 
 
 def _size(task: ProbeTask) -> int:

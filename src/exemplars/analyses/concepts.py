@@ -1,0 +1,387 @@
+"""Which regions detect a concept, and what that is worth beside nulls and supervised baselines.
+
+A *method* turns training texts into a detector; the detector is then evaluated on test texts it has
+not seen. Methods that choose among directions (of regions, of a null, of k-means) and methods that
+fit one to the labels go through the same evaluation, on the same rows. A method that depends on a
+seed (the order of the stream, the rows that a null draws) is fitted once for each, and its estimate
+is their mean. Intervals are of the bootstrap: over test texts for one concept; over concepts, and
+texts within each, for several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from exemplars.analyses import detectors
+from exemplars.analyses.detection import (
+    Interval,
+    auroc,
+    aurocs,
+    bootstrap_aurocs,
+    hard_negative_score,
+    interval,
+    max_over_positions,
+)
+from exemplars.analyses.detectors import Detector, SiteRows, best, one_direction
+from exemplars.analyses.labelled import Concept, TextRows, without_empty
+from exemplars.dictionary import Dictionary, usable_directions
+from exemplars.geometry import Float32, Float64, Int64
+
+RESAMPLES = 1000
+NULL, K_MEANS = "random rows", "k-means centroid"
+SCORES = ("cosine", "dot")
+
+Fit = Callable[[Int64, Int64], Detector]
+"""Numbers of positive and negative training texts -> a detector."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """One method on one concept: the mean over its seeds, on test texts."""
+
+    detectors: tuple[Detector, ...]
+    """One for each seed."""
+    train_auroc: float
+    """On the texts it was found with: too high."""
+    validation_auroc: float
+    """Found on one half of the training texts, evaluated on the other; the mean of both ways."""
+    auroc: Mapping[str, Interval]
+    """By score: "cosine" of centered directions; "dot" of raw vectors, as AxBench computes it."""
+    seed_aurocs: Mapping[str, Float64]
+    """By score, (S,) for each seed."""
+    hard_negative: Mapping[str, float]
+    """By score, AxBench's second metric; NaN where no hard negatives were given."""
+    samples: Mapping[str, Float64]
+    """By score, (RESAMPLES,) bootstrap samples; those of all methods are paired."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptReport:
+    """Every method on every concept."""
+
+    concepts: tuple[Concept, ...]
+    detections: Mapping[str, tuple[Detection, ...]]
+    """By method, one for each concept."""
+    notes: tuple[str, ...] = ()
+    """Where the null's rows come from, what was left out."""
+
+    def mean(self, method: str, score: str = "cosine") -> Interval:
+        """Mean test AUROC over concepts."""
+        found = self.detections[method]
+        return interval(self._samples(method, score), _mean(d.auroc[score].estimate for d in found))
+
+    def difference(self, method: str, other: str, score: str = "cosine") -> Interval:
+        """Mean difference of test AUROC, `method` less `other`, paired."""
+        pairs = zip(self.detections[method], self.detections[other], strict=True)
+        estimate = _mean(a.auroc[score].estimate - b.auroc[score].estimate for a, b in pairs)
+        return interval(self._samples(method, score) - self._samples(other, score), estimate)
+
+    def spread(self, method: str, score: str = "cosine") -> tuple[float, float]:
+        """The lowest and the highest mean over concepts among the method's seeds."""
+        means = np.mean([d.seed_aurocs[score] for d in self.detections[method]], axis=0)
+        return float(means.min()), float(means.max())
+
+    def validation(self, method: str) -> float:
+        """Mean over concepts of the validation AUROC; what a choice of method is made by."""
+        return _mean(d.validation_auroc for d in self.detections[method])
+
+    def hard_negative(self, method: str, score: str = "cosine") -> float:
+        """Mean over the concepts that have hard negatives."""
+        found = [d.hard_negative[score] for d in self.detections[method]]
+        return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+
+    def _samples(self, method: str, score: str) -> Float64:
+        """(RESAMPLES,) of the mean over concepts, these drawn with replacement too."""
+        samples = np.array([d.samples[score] for d in self.detections[method]])
+        n = len(samples)
+        if n == 1:
+            return np.asarray(samples[0])
+        drawn = np.random.default_rng(0).integers(0, n, (n, samples.shape[1]))
+        return np.asarray(np.take_along_axis(samples, drawn, axis=0).mean(axis=0))
+
+
+def evaluate(
+    rows: SiteRows,
+    concepts: Sequence[Concept],
+    methods: Mapping[str, Sequence[Fit]],
+    *,
+    validated: Collection[str] | None = None,
+    notes: Sequence[str] = (),
+    on_concept: Callable[[int], None] = lambda k: None,
+) -> ConceptReport:
+    """Fit every method on each concept's training texts, and evaluate it on its test texts.
+
+    Args:
+        rows: Of all texts of the concepts.
+        concepts: Each with at least 2 texts of each class and part, all with rows.
+        methods: By name, a fit for each seed.
+        validated: Methods that are also fitted on halves of the training texts; None: all.
+        notes: For the report.
+        on_concept: Called with the number of concepts done.
+    """
+    found: dict[str, list[Detection]] = {name: [] for name in methods}
+    for k, concept in enumerate(concepts):
+        texts = _ConceptRows.of(rows, concept)
+        for name, fits in methods.items():
+            validate = validated is None or name in validated
+            found[name].append(_detection(texts, fits, k, validate))
+        on_concept(k + 1)
+    results = {name: tuple(detections) for name, detections in found.items()}
+    return ConceptReport(tuple(concepts), results, tuple(notes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Texts on which a detector is evaluated: rows, and how many texts are of each class."""
+
+    rows: SiteRows
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rows: SiteRows, *classes: Int64) -> _Part:
+        return cls(rows.texts(np.concatenate(classes)), tuple(map(len, classes)))
+
+    def scores(self, detector: Detector, score: str = "cosine") -> list[Float64]:
+        """Scores of the texts of each class."""
+        return np.split(detector.scores(self.rows, score), np.cumsum(self.sizes)[:-1])
+
+
+@dataclass(frozen=True, eq=False)
+class _ConceptRows:
+    """One concept's training texts, their two halves, and its test texts."""
+
+    positive: Int64
+    negative: Int64
+    train: _Part
+    test: _Part
+    folds: tuple[tuple[Int64, Int64, _Part], ...]
+    """Texts of one half, and the other half to evaluate on."""
+
+    @classmethod
+    def of(cls, rows: SiteRows, concept: Concept) -> _ConceptRows:
+        positive, negative, *held = detectors.numbers(rows.rows, concept)
+        halves = [
+            (positive[a], negative[b])
+            for a, b in zip(
+                detectors.halves(len(positive), 0), detectors.halves(len(negative), 0), strict=True
+            )
+        ]
+        folds = tuple((*halves[k], _Part.of(rows, *halves[1 - k])) for k in (0, 1))
+        train, test = _Part.of(rows, positive, negative), _Part.of(rows, *held)
+        return cls(positive, negative, train, test, folds)
+
+
+def _detection(texts: _ConceptRows, fits: Sequence[Fit], seed: int, validate: bool) -> Detection:
+    fitted = tuple(fit(texts.positive, texts.negative) for fit in fits)
+    validation = float("nan")
+    if validate:
+        validation = _mean(
+            auroc(*part.scores(fit(p, n))) for p, n, part in texts.folds for fit in fits
+        )
+    aurocs_of: dict[str, Float64] = {}
+    samples, hard = {}, {}
+    for score in SCORES:
+        parts = [texts.test.scores(d, score) for d in fitted]
+        aurocs_of[score] = np.array([auroc(p, n) for p, n, _ in parts])
+        samples[score] = bootstrap_aurocs([(p, n) for p, n, _ in parts], RESAMPLES, seed).mean(1)
+        hard[score] = _mean(hard_negative_score(*part) for part in parts)
+    return Detection(
+        detectors=fitted,
+        train_auroc=_mean(auroc(*texts.train.scores(d)) for d in fitted),
+        validation_auroc=validation,
+        auroc={s: interval(samples[s], _mean(aurocs_of[s])) for s in SCORES},
+        seed_aurocs=aurocs_of,
+        hard_negative=hard,
+        samples=samples,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Directions that compete for a concept, and how every text scores on each."""
+
+    rows: SiteRows
+    directions: Float32
+    """(K, D) unit rows; NaN where a region has no members."""
+    scores: Float32
+    """(T, K) largest product of each text's rows with each direction; −inf in texts not asked."""
+
+    @classmethod
+    def of(cls, rows: SiteRows, directions: Float32, texts: Int64) -> Candidates:
+        """Score these texts on these directions."""
+        usable = np.where(np.isfinite(directions), directions, np.float32(0))
+        part = rows.texts(texts)
+        scores = np.full((len(rows.rows.texts), len(directions)), -np.inf, np.float32)
+        scores[texts] = max_over_positions(part.directions, part.rows.starts, usable)
+        scores[:, ~np.isfinite(directions).all(axis=1)] = -np.inf
+        return cls(rows, directions, scores)
+
+    def first(self, k: int) -> Candidates:
+        """The first k of them."""
+        return Candidates(self.rows, self.directions[:k], self.scores[:, :k])
+
+    def by_auroc(self, positive: Int64, negative: Int64) -> Detector:
+        """The direction of the best AUROC on training texts; of equal ones the first."""
+        return self._detector(self._order(positive, negative)[0])
+
+    def by_contrast(self, positive: Int64, negative: Int64) -> Detector:
+        """The direction whose mean product over tokens differs most between the classes."""
+        return self._detector(
+            best(detectors.contrast(self.rows, positive, negative, self.directions))
+        )
+
+    def several(self, positive: Int64, negative: Int64, k: int) -> Detector:
+        """The k directions of the best AUROC: the sum of their scores, each in units of its
+        standard deviation over the training texts.
+        """
+        chosen = self._order(positive, negative)[:k]
+        spread = self.scores[np.concatenate([positive, negative])][:, chosen].std(axis=0)
+        return Detector(
+            self.directions[chosen], 1 / np.maximum(spread, 1e-6), "max", tuple(map(int, chosen))
+        )
+
+    def anchored(self, positive: Int64, negative: Int64, k: int) -> Detector:
+        """Differences of means at the tokens that k regions point at.
+
+        Each of the k directions of the best AUROC names one token of every training text, the one
+        nearest to it. In its place comes the difference of the means, over positive and over
+        negative texts, of those tokens' directions. So the region says where in a text to look,
+        and the labels what to look for. Scores are added as in `several`.
+        """
+        chosen = self._order(positive, negative)[:k]
+        texts = np.concatenate([positive, negative])
+        products = self.rows.products(texts, self.directions[chosen])
+        named = self.rows.rows.starts[texts][:, None] + [p.argmax(axis=0) for p in products]
+        sums = self.rows.directions[named].astype(np.float64)  # (texts, k, D)
+        difference = sums[: len(positive)].mean(0) - sums[len(positive) :].mean(0)
+        lengths = np.linalg.norm(difference, axis=1, keepdims=True)
+        directions = (difference / np.maximum(lengths, 1e-12)).astype(np.float32)
+        spread = np.std([p.max(0) for p in self.rows.products(texts, directions)], axis=0)
+        weights = 1 / np.maximum(spread.astype(np.float64), 1e-6)
+        return Detector(directions, weights, "max", tuple(map(int, chosen)))
+
+    def _order(self, positive: Int64, negative: Int64) -> Int64:
+        """Candidates by AUROC on training texts, best first, of equal ones the first."""
+        return np.argsort(-aurocs(self.scores[positive], self.scores[negative]), kind="stable")
+
+    def _detector(self, k: int) -> Detector:
+        return one_direction(self.directions[k], region=int(k))
+
+
+def detect_concepts(
+    dictionary: Dictionary,
+    rows: TextRows,
+    concepts: Sequence[Concept],
+    stream: Float32,
+    *,
+    k: int = 3,
+    null_seeds: int = 3,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+    on_concept: Callable[[int], None] = lambda k: None,
+) -> ConceptReport:
+    """The regions that detect concepts, evaluated beside nulls and supervised baselines.
+
+    Args:
+        dictionary: Whose regions; its census means take part if it has a census.
+        rows: Of all texts of the concepts, from `read_text_rows`.
+        concepts: Texts without a row are left out of them, and counted in the notes.
+        stream: (n, D) raw vectors of rows of the dictionary's stream, at least as many as it has
+            regions: the null draws from them, and k-means is fitted to them.
+        k: Regions of the detectors of several regions, at most.
+        null_seeds: Draws of the null, and of k-means.
+        seed: The first of their seeds.
+        notes: For the report.
+        on_concept: Called with the number of concepts done.
+
+    Raises:
+        ValueError: The dictionary has fewer than 2 regions, a class has too few texts, or there
+            are fewer rows in `stream` than regions.
+    """
+    if len(dictionary) < 2:
+        raise ValueError(
+            f"the dictionary has {len(dictionary)} region, so there is nothing to choose among; "
+            "build one at a smaller percentile"
+        )
+    if null_seeds < 1 or k < 1:
+        raise ValueError(f"null_seeds is {null_seeds} and k is {k}, expected positive numbers")
+    found = detectors.site_rows(rows, dictionary.calibration)
+    kept, lost = zip(*(without_empty(found.rows, concept) for concept in concepts), strict=True)
+    train = found.rows.of(dict.fromkeys(text for c in kept for text in (*c.positive, *c.negative)))
+    drawn, _, _ = usable_directions(stream, 0, dictionary.calibration)
+    bases = {"region mean": [dictionary.means], "exemplar": [dictionary.exemplars]}
+    if dictionary.census is not None:
+        bases["census mean"] = [dictionary.census.means]
+    seeds = range(seed, seed + null_seeds)
+    bases[NULL] = [detectors.random_directions(drawn, len(dictionary), s) for s in seeds]
+    bases[K_MEANS] = [detectors.kmeans_centroids(drawn, len(dictionary), s) for s in seeds]
+    candidates = {
+        name: [Candidates.of(found, directions, train) for directions in several]
+        for name, several in bases.items()
+    }
+    if sum(lost):
+        notes = (*notes, f"{sum(lost):,} texts have no row, and were left out")
+    methods = {**region_methods(candidates, k), **supervised_methods(found, seed)}
+    return evaluate(found, kept, methods, notes=notes, on_concept=on_concept)
+
+
+def region_methods(candidates: Mapping[str, Sequence[Candidates]], k: int) -> dict[str, list[Fit]]:
+    """Every way to choose among directions, by name, for each seed.
+
+    Args:
+        candidates: By what the directions are.
+        k: Directions of "summed" and "anchored".
+    """
+    methods: dict[str, list[Fit]] = {}
+    k = min(k, min(len(c.directions) for several in candidates.values() for c in several))
+    for name, several in candidates.items():
+        methods[name] = [c.by_auroc for c in several]
+        if name in ("region mean", "exemplar"):
+            methods[f"{name}, contrast"] = [c.by_contrast for c in several]
+        if name in ("region mean", NULL):
+            methods[f"{name}, {k} summed"] = [partial(c.several, k=k) for c in several]
+            methods[f"{name}, {k} anchored"] = [partial(c.anchored, k=k) for c in several]
+    return methods
+
+
+def supervised_methods(
+    rows: SiteRows,
+    seed: int = 0,
+    strengths: Sequence[float] = detectors.PROBE_STRENGTHS,
+    most_rows: int | None = 4096,
+) -> dict[str, list[Fit]]:
+    """Baselines that fit a direction to the labels.
+
+    Args:
+        rows: Of all texts.
+        seed: Of the halves by which a probe's regularisation is chosen.
+        strengths: C of the probes, to choose from.
+        most_rows: Tokens on which the token probe's regularisation is chosen; it is fitted on all.
+    """
+
+    def difference(positive: Int64, negative: Int64) -> Detector:
+        return one_direction(detectors.difference_of_means(rows, positive, negative))
+
+    def on_tokens(positive: Int64, negative: Int64) -> Detector:
+        fit = partial(detectors.token_probe, most_rows=most_rows)
+        c = detectors.chosen_strength(rows, positive, negative, fit, strengths, "max", seed)
+        return one_direction(detectors.token_probe(rows, positive, negative, c))
+
+    def on_means(positive: Int64, negative: Int64) -> Detector:
+        fit = detectors.mean_probe
+        c = detectors.chosen_strength(rows, positive, negative, fit, strengths, "mean", seed)
+        return one_direction(fit(rows, positive, negative, c), pooling="mean")
+
+    return {
+        "difference of means": [difference],
+        "logistic probe, tokens": [on_tokens],
+        "logistic probe, means": [on_means],
+    }
+
+
+def _mean(values: Iterable[float] | Float64) -> float:
+    return float(np.mean(list(values)))

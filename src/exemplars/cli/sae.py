@@ -1,0 +1,171 @@
+"""The command that compares a dictionary with a sparse autoencoder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exemplars.cli.application import app
+from exemplars.cli.options import (
+    AllowMismatch,
+    Column,
+    Device,
+    Dtype,
+    Folder,
+    Json,
+    OtherModel,
+    Split,
+    example,
+    model_of,
+    open_dictionary,
+    texts_of,
+)
+from exemplars.cli.terminal import interruptible, print_result, progress_bar, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from exemplars.analyses.sae import SparseAutoencoder
+    from exemplars.dictionary import Dictionary
+
+
+@app.command(
+    epilog=example(
+        "  exemplars sae gpt2-l6-p2 gpt2-l6-sae --text corpus/ --figure sae.svg\n"
+        "  exemplars sae gpt2-l6-p2 gpt2-l6-sae --activations kept/"
+    )
+)
+def sae(
+    folder: Folder,
+    autoencoder: Annotated[
+        Path,
+        typer.Argument(help="An SAE's folder, of SAELens or of sparsify.", metavar="SAE_DIR"),
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text", help="Files, a folder, package:NAME, or a dataset, for the model to read."
+        ),
+    ] = None,
+    activations: Annotated[
+        Path | None, typer.Option(help="Kept activations, in place of --text and a model.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="So many rows; 0 for all.", min=0)] = 100_000,
+    basis: Annotated[str, typer.Option(help="exemplar or mean.")] = "exemplar",
+    readout: Annotated[
+        str, typer.Option(help="signed, cosine, topk, topk_norm, or binary.")
+    ] = "signed",
+    top: Annotated[int, typer.Option(help="Rows that describe a unit.", min=2)] = 100,
+    min_active: Annotated[
+        int, typer.Option(help="Active rows that a unit needs to take part.", min=1)
+    ] = 20,
+    seeds: Annotated[int, typer.Option(help="Draws of each null.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Of the documents' order and of the nulls.")] = 0,
+    model: OtherModel = None,
+    column: Column = "text",
+    split: Split = "train",
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    allow_mismatch: AllowMismatch = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Write a figure, as SVG and PNG.", metavar="PATH")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare regions with the features of a sparse autoencoder (SAE), with nulls."""
+    from exemplars import figures
+    from exemplars.analyses.sae import compare_sae, load_sae
+    from exemplars.report.sae import sae_figure, sae_text
+
+    if (text is None) == (activations is None):
+        found = "neither --text nor --activations was" if text is None else "both were"
+        raise ValueError(f"{found} given; give --text, or --activations of an earlier run")
+    dictionary = open_dictionary(folder)
+    loaded = load_sae(autoencoder)
+    loaded.check_width(dictionary.width)
+    _warn_of_other_site(dictionary, loaded)
+    with interruptible():
+        if activations is not None:
+            batches = _kept(dictionary, activations, allow_mismatch)
+        else:
+            source = texts_of(text or [], column, split).shuffled(seed)
+            reader = model_of(dictionary, model, device, dtype, allow_mismatch)
+            batches = _read(dictionary, reader, source)
+        vectors = _first_rows(batches, rows or None)
+        say(f"comparing on {len(vectors):,} rows")
+        result = compare_sae(
+            dictionary, loaded, vectors, basis=basis, readout=readout, top=top,
+            min_active=min_active, seeds=seeds, seed=seed,
+        )  # fmt: skip
+    if figure is not None:
+        svg, png = figures.save_figure(sae_figure(result), figure)
+        say(f"written to {svg} and {png}")
+    print_result(result, sae_text(result), json)
+
+
+def _warn_of_other_site(dictionary: Dictionary, sae: SparseAutoencoder) -> None:
+    """Widths are equal at all layers of a model; an SAE may say which it is of."""
+    from exemplars.report import provenance
+
+    site = provenance(dictionary, "site")
+    known = site.get("spellings") or {}
+    if sae.site.startswith("blocks.") and known and sae.site not in known.values():
+        say(f"warning: the SAE was trained at {sae.site}, the dictionary is of {site.get('name')}")
+
+
+def _kept(dictionary: Dictionary, folder: Path, allow_mismatch: bool) -> Iterator[Any]:
+    """Vectors of kept activations at the dictionary's site, shard by shard."""
+    from exemplars import store
+    from exemplars.activations import ActivationShards
+    from exemplars.report import provenance
+
+    shards = ActivationShards.open(folder)
+    source = SimpleNamespace(**(shards.describe.get("model") or {}))
+    warning = store.check_model(dictionary, source, allow_mismatch=allow_mismatch)
+    if warning:
+        say(f"warning: {warning}")
+    name = provenance(dictionary, "site").get("name")
+    if name is None and len(shards.sites) > 1:
+        raise ValueError(
+            f"the dictionary does not say which site it is of, and {folder} has several "
+            f"({', '.join(shards.sites)}); give activations of its site alone"
+        )
+    return (batches[0].vectors for batches, *_ in shards.windows([name or shards.sites[0]]))
+
+
+def _read(dictionary: Dictionary, model: Any, texts: Any) -> Iterator[Any]:
+    """Vectors of texts at the dictionary's site, window by window, as they are asked for."""
+    from exemplars.activations import read_activations
+    from exemplars.building import tokenization_of
+
+    about = dictionary.provenance
+    sizes = {name: about[name] for name in ("batch_tokens", "window_tokens") if name in about}
+    windows = read_activations(
+        model, [about["site"]["name"]], texts, tokenization_of(dictionary), **sizes
+    )
+    return (batch.vectors for (batch,) in windows)
+
+
+def _first_rows(batches: Iterator[Any], rows: int | None) -> Any:
+    """(N, D) tensor in the model's own dtype: at most so many rows."""
+    import torch
+
+    from exemplars.streaming import Progress
+
+    parts: list[Any] = []
+    n_rows, started = 0, time.monotonic()
+    with progress_bar() as on_progress:
+        for vectors in batches:
+            part = vectors if rows is None else vectors[: rows - n_rows]
+            parts.append(part)
+            n_rows += len(part)
+            on_progress(Progress("activations", n_rows, rows, {}, time.monotonic() - started))
+            if rows is not None and n_rows >= rows:
+                break
+    if not n_rows:
+        raise ValueError("the text has no rows; give more of it")
+    return torch.cat(parts)
