@@ -11,7 +11,7 @@ texts within each, for several.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -209,6 +209,7 @@ class Candidates:
     """(K, D) unit rows; NaN where a region has no members."""
     scores: Float32
     """(T, K) largest product of each text's rows with each direction; −inf in texts not asked."""
+    _orders: dict[bytes, Int64] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, rows: SiteRows, directions: Float32, texts: Int64) -> Candidates:
@@ -220,9 +221,9 @@ class Candidates:
         scores[:, ~np.isfinite(directions).all(axis=1)] = -np.inf
         return cls(rows, directions, scores)
 
-    def first(self, k: int) -> Candidates:
-        """The first k of them."""
-        return Candidates(self.rows, self.directions[:k], self.scores[:, :k])
+    def some(self, chosen: Int64) -> Candidates:
+        """Only these, in this order."""
+        return Candidates(self.rows, self.directions[chosen], self.scores[:, chosen])
 
     def by_auroc(self, positive: Int64, negative: Int64) -> Detector:
         """The direction of the best AUROC on training texts; of equal ones the first."""
@@ -266,7 +267,11 @@ class Candidates:
 
     def _order(self, positive: Int64, negative: Int64) -> Int64:
         """Candidates by AUROC on training texts, best first, of equal ones the first."""
-        return np.argsort(-aurocs(self.scores[positive], self.scores[negative]), kind="stable")
+        key = positive.tobytes() + b"|" + negative.tobytes()
+        if key not in self._orders:
+            found = aurocs(self.scores[positive], self.scores[negative])
+            self._orders[key] = np.argsort(-found, kind="stable")
+        return self._orders[key]
 
     def _detector(self, k: int) -> Detector:
         return one_direction(self.directions[k], region=int(k))

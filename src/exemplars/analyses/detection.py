@@ -18,6 +18,8 @@ from exemplars.geometry import Float32, Float64, Int64, compiled
 
 _ROWS = 4096
 _COLUMNS = 8192
+_BLOCK = 256
+"""Columns whose scores stay in the cache while all pairs are compared."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,18 @@ def _keep_largest(product: Float32, row: int, starts: Int64, found: Float32) -> 
 @compiled
 def _twice_wins(positive: Float32, negative: Float32) -> Int64:
     """(K,) twice the number of pairs in which the positive is higher; a tie counts one."""
-    wins = np.zeros(positive.shape[1], np.int64)
-    for p in range(len(positive)):
-        for n in range(len(negative)):
-            for k in range(len(wins)):
-                a, b = positive[p, k], negative[n, k]
-                wins[k] += np.int64(a > b) + np.int64(a >= b)
+    columns = positive.shape[1]
+    wins = np.zeros(columns, np.int64)
+    for first in range(0, columns, _BLOCK):
+        last = min(first + _BLOCK, columns)
+        part = np.zeros(last - first, np.int32)
+        for p in range(len(positive)):
+            one = positive[p, first:last]
+            part[:] = 0
+            for n in range(len(negative)):
+                other = negative[n, first:last]
+                for k in range(len(part)):
+                    part[k] += np.int32(one[k] > other[k]) + np.int32(one[k] >= other[k])
+            for k in range(len(part)):
+                wins[first + k] += part[k]
     return wins
