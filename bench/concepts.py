@@ -27,14 +27,16 @@ from exemplars.analyses.labelled import Concept, read_axbench, read_text_rows, w
 from exemplars.geometry import to_directions
 
 SITES = {
-    "smollm2-135m-instruct": (activations.SMOLLM2, (9, 15, 18, 24), 100_000),
-    "gemma-3-270m": (activations.GEMMA, (6, 9, 12), 20_000),
+    "smollm2-135m-instruct": (activations.SMOLLM2, (9, 15, 18, 24), 60_000),
+    "gemma-3-270m": (activations.GEMMA, (6, 9, 12), 10_000),
 }
 """Of each model: the source, layers, and rows of a stream."""
 PERCENTILES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 CALIBRATION_ROWS = 20_480
 K = 3
 K_MEANS_AT_MOST = 3_000
+EXEMPLARS_FROM = 2.0
+"""Exemplars compete from this percentile on, means at all: below it there are many, and costly."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,13 @@ def dictionaries(site: Site, percentile: float, membership: str = "online") -> l
     ]
 
 
-def measure(site: Site) -> tuple[study.ConceptReport, dict[float, list[int]], dict[str, float]]:
+def measure(
+    site: Site, percentiles: Sequence[float]
+) -> tuple[study.ConceptReport, dict[float, list[int]], dict[str, float]]:
     """All methods at all percentiles, regions of each dictionary, and the chosen percentiles."""
     train = site.train()
     found: dict[str, tuple[study.Detection, ...]] = {}
-    built = {p: dictionaries(site, p) for p in PERCENTILES}
+    built = {p: dictionaries(site, p) for p in percentiles}
     sizes = {p: [len(d) for d in several] for p, several in built.items()}
     pool = np.sort(site.streams[0])
     directions, _ = to_directions(site.raw[pool], site.calibration.center)
@@ -119,9 +123,12 @@ def measure(site: Site) -> tuple[study.ConceptReport, dict[float, list[int]], di
         start = time.perf_counter()
         candidates = {
             "region mean": [study.Candidates.of(site.rows, d.means, train) for d in several],
-            "exemplar": [study.Candidates.of(site.rows, d.exemplars, train) for d in several],
             study.NULL: [c.some(np.arange(n)) for c, n in zip(null, sizes[p], strict=True)],
         }
+        if p >= EXEMPLARS_FROM:
+            candidates["exemplar"] = [
+                study.Candidates.of(site.rows, d.exemplars, train) for d in several
+            ]
         methods = study.region_methods(candidates, K)
         validated = [name for name in methods if "contrast" not in name]
         report = study.evaluate(site.rows, site.concepts, methods, validated=validated)
@@ -148,13 +155,13 @@ def measure(site: Site) -> tuple[study.ConceptReport, dict[float, list[int]], di
 
 
 def choose(report: study.ConceptReport) -> dict[str, float]:
-    """The percentile of the best validation AUROC for each method, over the concepts of both sets."""
-    chosen: dict[str, float] = {}
-    for name in sorted({key.split(" @")[0] for key in report.detections}):
-        values = {p: report.validation(f"{name} @{p:g}") for p in PERCENTILES}
-        if np.isfinite(list(values.values())).all():
-            chosen[name] = max(values, key=lambda p: values[p])
-    return chosen
+    """Each method's percentile of the best validation AUROC, over the concepts of both sets."""
+    found: dict[str, dict[float, float]] = {}
+    for key in report.detections:
+        name, _, p = key.partition(" @")
+        if np.isfinite(report.validation(key)):
+            found.setdefault(name, {})[float(p)] = report.validation(key)
+    return {name: max(values, key=lambda p: values[p]) for name, values in found.items()}
 
 
 def numbers(report: study.ConceptReport, name: str) -> dict[str, object]:
@@ -174,10 +181,12 @@ def numbers(report: study.ConceptReport, name: str) -> dict[str, object]:
     return found
 
 
-def differences(report: study.ConceptReport, chosen: dict[str, float]) -> dict[str, object]:
+def differences(
+    report: study.ConceptReport, chosen: dict[str, float], percentiles: Sequence[float]
+) -> dict[str, object]:
     """Paired differences that the page shows."""
     pairs = []
-    for p in PERCENTILES:
+    for p in percentiles:
         pairs += [(f"region mean{how} @{p:g}", f"{study.NULL}{how} @{p:g}")
                   for how in ("", f", {K} summed", f", {K} anchored")]  # fmt: skip
     for name in (
@@ -205,6 +214,8 @@ def main() -> None:
     parser.add_argument("--model", action="append", choices=list(SITES))
     parser.add_argument("--layer", type=int, action="append")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rows", type=int, help="of a stream; default: 60,000 and 10,000")
+    parser.add_argument("--percentile", type=float, action="append")
     options = parser.parse_args()
     for model in options.model or SITES:
         source, layers, n_rows = SITES[model]
@@ -214,8 +225,10 @@ def main() -> None:
                 continue
             name = f"resid_post.{layer}"
             print(f"{source.title} {name}", flush=True)
-            site = load(kept, name, n_rows, options.seeds)
-            report, sizes, chosen = measure(site)
+            percentiles = options.percentile or PERCENTILES
+            site = load(kept, name, options.rows or n_rows, options.seeds)
+            report, sizes, chosen = measure(site, percentiles)
+            which = f" {options.rows:,} rows" if options.rows else ""
             first = 0
             for key, concepts in site.sets.items():
                 part = slice(first, first + len(concepts))
@@ -225,7 +238,7 @@ def main() -> None:
                 )
                 results.write(
                     "concepts",
-                    what=f"concepts {source.title} {name} {key}",
+                    what=f"concepts {source.title} {name} {key}{which}",
                     model=source.title,
                     site=name,
                     set=key,
@@ -236,7 +249,7 @@ def main() -> None:
                     regions={f"{p:g}": n for p, n in sizes.items()},
                     chosen_percentile=chosen,
                     methods={m: numbers(mine, m) for m in mine.detections},
-                    differences=differences(mine, chosen),
+                    differences=differences(mine, chosen, percentiles),
                 )
 
 

@@ -135,9 +135,9 @@ def train(arguments: argparse.Namespace) -> None:
     n_train = int(len(vectors) * (1 - arguments.held_out))
     if n_train < arguments.batch or n_train == len(vectors):
         raise SystemExit(f"{len(vectors)} rows are too few for this batch and held-out share")
-    held_out = vectors[n_train:]
-    scale = math.sqrt(vectors.shape[1]) / float(vectors[:n_train].norm(dim=1).mean())
-    rows = vectors[:n_train] * scale
+    rows, held_out = vectors[:n_train], vectors[n_train:]
+    scale = math.sqrt(vectors.shape[1]) / float(rows.norm(dim=1).mean())
+    rows *= scale
     torch.manual_seed(arguments.seed)
     trainer = trainer_of(arguments, rows)
     wanted = sorted({t for t in arguments.checkpoints if t < arguments.tokens} | {arguments.tokens})
@@ -148,14 +148,15 @@ def train(arguments: argparse.Namespace) -> None:
     }
     about |= {"rows": n_train, "left_out": int((~usable).sum()), "width": vectors.shape[1]}
     seconds = cpu = 0.0
+    loss = None
     while wanted:
-        started, started_cpu = time.perf_counter(), time.process_time()
-        output = trainer.step(next(trainer.data_provider))
-        trainer.n_training_steps += 1
-        seconds += time.perf_counter() - started
-        cpu += time.process_time() - started_cpu
         tokens = trainer.n_training_samples
         if tokens < wanted[0]:
+            started, started_cpu = time.perf_counter(), time.process_time()
+            loss = trainer.step(next(trainer.data_provider)).loss.detach()
+            trainer.n_training_steps += 1
+            seconds += time.perf_counter() - started
+            cpu += time.process_time() - started_cpu
             continue
         while wanted and tokens >= wanted[0]:
             wanted.pop(0)
@@ -166,7 +167,7 @@ def train(arguments: argparse.Namespace) -> None:
             "rows_seen": min(tokens, n_train),
             "seconds": round(seconds, 3),
             "cpu_seconds": round(cpu, 3),
-            "loss": float(output.loss.detach()),
+            "loss": None if loss is None else float(loss),
             **quality(folder, held_out),
             "dead_training": float(trainer.dead_neurons.float().mean()),
         }
@@ -190,7 +191,7 @@ def main() -> None:
         "--checkpoints",
         type=lambda text: [int(part) for part in text.split(",") if part],
         default=[],
-        help="token counts with commas; the end is always one",
+        help="token counts with commas, 0 for the SAE before training; the end is always one",
     )
     parser.add_argument("--dead-tokens", type=int, default=50_000)
     parser.add_argument("--held-out", type=float, default=0.1)

@@ -731,7 +731,9 @@ def reopened(description: Mapping[str, Any]) -> Texts:
     else:
         raise SourceError(f"texts of the kind {kind!r} cannot be opened again; give them")
     there = found.describe()
-    if {**there, "view": ()} != {**about, "view": ()}:
+    # Not by the source's name: a path that a manifest holds as "corpus/" is spelled "corpus" here.
+    spelling = {"view": (), "source": ()}
+    if {**there, **spelling} != {**about, **spelling}:
         raise SourceError(f"the texts {name or about.get('name')} have changed; give the former")
     return Texts(found._source, tuple(dict(step) for step in view))
 

@@ -266,11 +266,13 @@ class Candidates:
         return Detector(directions, weights, "max", tuple(map(int, chosen)))
 
     def _order(self, positive: Int64, negative: Int64) -> Int64:
-        """Candidates by AUROC on training texts, best first, of equal ones the first."""
+        """Usable candidates by AUROC on training texts, best first, of equal ones the first."""
         key = positive.tobytes() + b"|" + negative.tobytes()
         if key not in self._orders:
             found = aurocs(self.scores[positive], self.scores[negative])
-            self._orders[key] = np.argsort(-found, kind="stable")
+            found[~np.isfinite(self.directions).all(axis=1)] = -np.inf
+            n_usable = int(np.isfinite(found).sum())
+            self._orders[key] = np.argsort(-found, kind="stable")[:n_usable]
         return self._orders[key]
 
     def _detector(self, k: int) -> Detector:
@@ -307,11 +309,7 @@ def detect_concepts(
         ValueError: The dictionary has fewer than 2 regions, a class has too few texts, or there
             are fewer rows in `stream` than regions.
     """
-    if len(dictionary) < 2:
-        raise ValueError(
-            f"the dictionary has {len(dictionary)} region, so there is nothing to choose among; "
-            "build one at a smaller percentile"
-        )
+    check_choice(dictionary)
     if null_seeds < 1 or k < 1:
         raise ValueError(f"null_seeds is {null_seeds} and k is {k}, expected positive numbers")
     found = detectors.site_rows(rows, dictionary.calibration)
@@ -332,6 +330,20 @@ def detect_concepts(
         notes = (*notes, f"{sum(lost):,} texts have no row, and were left out")
     methods = {**region_methods(candidates, k), **supervised_methods(found, seed)}
     return evaluate(found, kept, methods, notes=notes, on_concept=on_concept)
+
+
+def check_choice(dictionary: Dictionary) -> None:
+    """Refuse a dictionary that leaves no choice.
+
+    Raises:
+        ValueError: It has fewer than 2 regions.
+    """
+    if len(dictionary) < 2:
+        n = len(dictionary)
+        raise ValueError(
+            f"the dictionary has {n} region{'s' * (n != 1)}, so there is nothing to choose among; "
+            "build one at a smaller percentile"
+        )
 
 
 def region_methods(candidates: Mapping[str, Sequence[Candidates]], k: int) -> dict[str, list[Fit]]:

@@ -123,8 +123,8 @@ def bootstrap_aurocs(
     ]
     found = np.empty((n, len(scores)))
     for k, (positive, negative) in enumerate(scores):
-        above = np.sign(np.asarray(positive)[:, None] - np.asarray(negative)[None, :])
-        won = ((above + 1) / 2).astype(np.float32)
+        one, other = np.asarray(positive)[:, None], np.asarray(negative)[None, :]
+        won = ((one > other).astype(np.float32) + (one >= other)) / 2
         found[:, k] = np.einsum("np,np->n", weights[0] @ won, weights[1])
     return found
 

@@ -228,8 +228,11 @@ def chosen_strength(
     seed: int,
 ) -> float:
     """The C whose probe, fitted on one half of the training texts, has the best AUROC on the other,
-    on average over both ways; `fit(train, positive, negative, C)` gives a direction.
+    on average over both ways; `fit(train, positive, negative, C)` gives a direction. The first C
+    where a class has fewer than 2 texts, and so no second half.
     """
+    if min(len(positive), len(negative)) < 2:
+        return float(strengths[0])
     a, b = halves(len(positive), seed), halves(len(negative), seed)
     parts = [(positive[a[j]], negative[b[j]]) for j in (0, 1)]
     found = np.zeros(len(strengths))

@@ -193,16 +193,19 @@ def read_text_rows(
         tokenization: Of a model's reading; kept activations have theirs.
 
     Raises:
-        ValueError: A text twice, or kept activations of other texts.
+        ValueError: No text, a text twice, or kept activations of other texts.
     """
     texts = tuple(texts)
+    if not texts:
+        raise ValueError("no text was given, expected some; give texts")
     number = {text: k for k, text in enumerate(texts)}
     if len(number) < len(texts):
         raise ValueError(f"{len(texts) - len(number)} texts were given twice; give each text once")
     listed = corpora.texts(list(texts))
     batches: Iterable[Any]
     if isinstance(source, ActivationShards):
-        if source.describe.get("texts") != listed.describe() or not source.complete:
+        whole = source.complete and source.exhausted
+        if source.describe.get("texts") != listed.describe() or not whole:
             raise ValueError(
                 f"{source.folder} does not hold all activations of these texts; extract them anew"
             )
@@ -278,7 +281,8 @@ def _lines(path: Path, column: str) -> list[str]:
     if path.suffix.lower() in (".txt", ".md") and not path.is_dir():
         if not path.is_file():
             raise SourceError(f"there is no file {path}; check the path")
-        found = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        # Not splitlines: a form feed or U+2028 ends no line of a file.
+        found = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     else:
         contents = [document.content for document in corpora.texts(path, column=column)]
         found = [content for content in contents if isinstance(content, str)]

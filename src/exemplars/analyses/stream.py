@@ -49,17 +49,21 @@ def stream_rows(
 
     Raises:
         SourceError: The texts cannot be found, or have no rows.
+        ValueError: The dictionary does not say which site it is of.
     """
     about = dictionary.provenance.get("texts")
     if texts is None and not isinstance(about, dict):
         raise SourceError("the dictionary does not say what texts it was built from; give them")
     texts = corpora.reopened(about) if texts is None and isinstance(about, dict) else texts
     assert texts is not None
+    about = dictionary.provenance.get("site")
+    site = about.get("name") if isinstance(about, dict) else None
+    if site is None:
+        raise ValueError("the dictionary does not say which site it is of; build it with a model")
     tokenization = tokenization_of(dictionary)
     random = np.random.default_rng([seed, 0x5EED])
     size = _STRETCH * tokenization.context_length
     stretches = (_stretch(document.content, size, random) for document in texts.shuffled(seed))
-    site = dictionary.provenance["site"]["name"]
     found: list[Float32] = []
     n_rows = n_documents = 0
     while n_rows < _SPARE * n and (part := list(itertools.islice(stretches, _AT_ONCE))):
