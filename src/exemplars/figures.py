@@ -39,8 +39,10 @@ _STYLE: dict[str, Any] = {
 
 
 @contextlib.contextmanager
-def drawing(width_in: float = 6.4, height_in: float = 3.6, columns: int = 1) -> Iterator[Any]:
-    """A figure and its axes (one, or an array of `columns`) in the style of this project.
+def drawing(
+    width_in: float = 6.4, height_in: float = 3.6, columns: int = 1, rows: int = 1
+) -> Iterator[Any]:
+    """A figure and its axes (one, or an array of them) in the style of this project.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -56,7 +58,7 @@ def drawing(width_in: float = 6.4, height_in: float = 3.6, columns: int = 1) -> 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width_in, height_in))
         FigureCanvasAgg(figure)
-        yield figure, figure.subplots(1, columns)
+        yield figure, figure.subplots(rows, columns)
 
 
 def save_figure(figure: Figure, path: str | Path) -> tuple[Path, Path]:

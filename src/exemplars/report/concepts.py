@@ -154,7 +154,7 @@ def _by_concept(report: ConceptReport) -> str:
     methods += [m for m in (NULL, "logistic probe, tokens") if m in report.detections]
     rows = []
     for k, concept in enumerate(report.concepts):
-        name = visible(concept.name)
+        name = concept.name
         rows.append(
             (
                 name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…",
