@@ -63,6 +63,7 @@ def test_two_files_give_a_table_and_the_card_of_the_region(run, built, files, tm
         assert any(line.startswith(method) for line in lines)
     assert "the region whose mean detects it" in said
     assert "neighbours" in said
+    assert lines[-1].startswith("The null and k-means are of ")
     assert "rows of the training texts" in lines[-1]
     assert (tmp_path / "f.svg").read_text().count("<svg") == 1
     assert (tmp_path / "f.png").read_bytes()[1:4] == b"PNG"
