@@ -22,10 +22,9 @@ from exemplars.analyses.probing import (
     CODES,
     mean_report,
     probe_tasks,
-    task_of_concept,
-    without_empty_texts,
     without_outliers,
 )
+from exemplars.analyses.tasks import task_of_concept, without_empty_texts
 
 SITES = {
     "smollm2-135m-instruct": ("resid_post.9", "resid_post.15", "resid_post.18", "resid_post.24"),

@@ -22,15 +22,13 @@ from exemplars.analyses.probing import (
     PERMUTED,
     RANDOM_ROWS,
     RAW,
-    ProbeTask,
     mean_codes,
     mean_report,
     probe,
     probe_tasks,
-    read_task,
     weighted_aurocs,
-    without_empty_texts,
 )
+from exemplars.analyses.tasks import ProbeTask, read_task, without_empty_texts
 from exemplars.report.probing import probe_figure, probe_text
 from labelled_build import document, labelled_build, write
 

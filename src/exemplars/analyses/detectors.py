@@ -153,7 +153,7 @@ def _logistic(positive: Any, negative: Any, strength: float) -> Float32:
 
     x = np.concatenate([positive, negative]).astype(np.float64)
     scale = x.std(axis=0)
-    scale[scale == 0] = 1.0
+    scale[scale <= 1e-7 * np.abs(x).max(axis=0)] = 1.0  # constant, but for rounding
     labels = np.arange(len(x)) < len(positive)
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
     model.fit((x - x.mean(axis=0)) / scale, labels)

@@ -157,7 +157,7 @@ class TextRows:
         try:
             return np.array([self.number[text] for text in texts], np.int64)
         except KeyError as error:
-            raise ValueError(f"the activations of {_shown(error.args[0])} were not read") from None
+            raise ValueError(f"the activations of {quoted(error.args[0])} were not read") from None
 
     def lengths(self) -> Int64:
         """(T,) rows of each text."""
@@ -232,7 +232,7 @@ def check_rows(rows: TextRows, concept: Concept) -> None:
         empty = np.flatnonzero(lengths[rows.of(texts)] == 0)
         if len(empty):
             raise ValueError(
-                f"{_shown(texts[empty[0]])} ({split.replace('_', ' ')} text {empty[0] + 1} of "
+                f"{quoted(texts[empty[0]])} ({split.replace('_', ' ')} text {empty[0] + 1} of "
                 f"{concept.name!r}) has no token after the masked first position; leave out texts "
                 "so short"
             )
@@ -271,7 +271,7 @@ def _check_apart(concept: Concept) -> None:
         for text in getattr(concept, split):
             if seen.setdefault(text, split) != split:
                 raise ValueError(
-                    f"{_shown(text)} is both a {seen[text].replace('_', ' ')} and a "
+                    f"{quoted(text)} is both a {seen[text].replace('_', ' ')} and a "
                     f"{split.replace('_', ' ')} text; give each text once"
                 )
 
@@ -347,5 +347,6 @@ def _names(table: Mapping[str, list[Any]]) -> dict[int, str]:
     return names
 
 
-def _shown(text: str) -> str:
+def quoted(text: str) -> str:
+    """The beginning of a text, for a message."""
     return repr(text if len(text) <= 40 else f"{text[:40]}…")

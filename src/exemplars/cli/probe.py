@@ -38,7 +38,7 @@ from exemplars.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
     from exemplars.analyses.labelled import TextRows
-    from exemplars.analyses.probing import ProbeTask
+    from exemplars.analyses.tasks import ProbeTask
     from exemplars.dictionary import Dictionary
 
 _STREAM_ROWS = 10_000
@@ -155,7 +155,7 @@ def _tasks(
     seed: int,
 ) -> list[ProbeTask]:
     """What is to be told, from one of the three kinds of source."""
-    from exemplars.analyses import probing
+    from exemplars.analyses import tasks
 
     given = [labels is not None, any(files), axbench is not None]
     if sum(given) != 1:
@@ -168,17 +168,18 @@ def _tasks(
     columns: dict[str, Any] = {} if column is None else {"column": column}
     if labels is not None:
         return [
-            probing.read_task(
+            tasks.read_task(
                 labels, test, label_column=label_column, test_share=test_share, seed=seed, **columns
             )
         ]
     concepts = concepts_of(files, axbench, column, test_share, seed)
-    return [probing.task_of_concept(concept) for concept in concepts]
+    return [tasks.task_of_concept(concept) for concept in concepts]
 
 
 def _with_rows(dictionary: Dictionary, rows: TextRows, tasks: list[ProbeTask]) -> list[ProbeTask]:
     """Without the texts that have no row but norm outliers, which are counted."""
-    from exemplars.analyses.probing import without_empty_texts, without_outliers
+    from exemplars.analyses.probing import without_outliers
+    from exemplars.analyses.tasks import without_empty_texts
 
     kept, _ = without_outliers(dictionary, rows)
     found = [without_empty_texts(kept, task) for task in tasks]
