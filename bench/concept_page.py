@@ -250,8 +250,8 @@ def conditions(rows: list[dict]) -> str:
 Concept10 and ConceptFD of AxBench (10 and 16 concepts; 72 positive and 216 shared negative training texts,
 36 and 36 evaluation texts each). Dictionaries are built from the training texts of both sets together, without
 labels: {smol["stream_rows"]:,} rows for {smol["model"]}, {gemma["stream_rows"]:,} for {gemma["model"]}, in
-{smol["methods"]["random rows @2"]["seeds"]} orders of their documents with one calibration; every number is the mean over them, and over
-as many draws of random rows. So the regions are of the same kind of text as the test, which favours all that
+{smol["methods"]["region mean @2"]["seeds"]} orders of their documents with one calibration; every number is the mean over them, of random
+rows over {smol["methods"]["random rows @2"]["seeds"]} draws. So the regions are of the same kind of text as the test, which favours all that
 draws on the stream, the null too. The percentile is the one of the best validation AUROC for each way
 (training texts only); so is the probes' C. Activations are in {smol["dtype"]}. AUROC is of cosines but where
 it says dot. Bold: the 95 % interval excludes 0. {smol["texts_without_rows"]} and {gemma["texts_without_rows"]} texts have no row but

@@ -22,6 +22,9 @@ import argparse
 import json
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +36,21 @@ TOKENS = (2_048, 5_120, 10_240, 20_480, 50_176, 100_352, 250_880)
 """Multiples of a training batch, so that both sides read the same rows."""
 REPEATED = (501_760, 1_003_520)
 """Of the SAE alone: the same rows again."""
-TRIALS = ((256, 3e-4), (256, 1e-3), (256, 3e-3), (1024, 1e-3), (1024, 3e-3))
+TRIALS = ((256, 3e-4), (256, 1e-3), (256, 3e-3), (1024, 1e-3))
 """Batch size and learning rate, of which the best reconstruction is taken."""
 TRIAL_TOKENS = 100_352
 K_ACTIVE = 32
-RUNS = {"sae-0": (0, K_ACTIVE), "reference": (2, K_ACTIVE), "sae-1": (1, K_ACTIVE), "k1-0": (0, 1)}
-"""Of each run, in order: the seed, which also names the stream, and the number of active latents."""
+RUNS = {"sae-0": (0, K_ACTIVE), "sae-1": (1, K_ACTIVE), "k1-0": (0, 1)}
+"""Of each run, in order: the seed, which also names the stream, and active latents a row."""
+REFERENCE = "sae-0"
+"""Whose last checkpoint the others are matched with."""
+EP, RANDOM_ROWS, UNTRAINED = "EP", "random rows", "untrained SAE"
+SAES = {32: "SAE, k = 32", 1: "SAE, k = 1"}
+MATCH_ROWS = 30_000
+TOP, MIN_ACTIVE = 100, 20
+"""Rows that describe a unit, and the positive ones that it needs (compare_sae's defaults)."""
+PENALTIES = (0.1, 3.0, 100.0, 3e3, 1e5)
+TEXTS_AT_ONCE = 64
 
 
 def site_of(options: argparse.Namespace):
@@ -113,12 +125,464 @@ def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
 
 
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What one side says of texts, for detection and probing, and of rows, for the F1 match."""
+
+    of_texts: Callable[[], tuple[np.ndarray, np.ndarray]]
+    of_rows: Callable[[], np.ndarray]
+    about: dict[str, float]
+
+    @cached_property
+    def texts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Two (T, M) over the rows of each text: the largest cosine, or latent; and the mean
+        one-hot code, or latent.
+        """
+        return self.of_texts()
+
+
+class Evaluation:
+    """The texts, rows and concepts that all sides are measured on."""
+
+    def __init__(self, site) -> None:
+        from exemplars.analyses import detectors
+
+        self.rows = site.rows.rows
+        self.numbers = [detectors.numbers(self.rows, concept) for concept in site.concepts]
+        tests = np.unique(np.concatenate([part for n in self.numbers for part in n[2:4]]))
+        order = np.random.default_rng(0).permutation(tests)
+        spans = [np.arange(self.rows.starts[t], self.rows.starts[t + 1]) for t in order]
+        self.match = self.rows.vectors[np.concatenate(spans)[:MATCH_ROWS]]
+
+    def blocks(self):
+        """(number of the first text, raw vectors of some texts, where each starts)."""
+        starts = self.rows.starts
+        for first in range(0, len(self.rows.texts), TEXTS_AT_ONCE):
+            last = min(first + TEXTS_AT_ONCE, len(self.rows.texts))
+            own = starts[first : last + 1]
+            if own[-1] > own[0]:
+                yield first, self.rows.vectors[own[0] : own[-1]], own - own[0]
+
+    def of_directions(self, center, exemplars, means, about) -> Side:
+        """Regions: cosines with their means, one-hot codes and projections by exemplars."""
+        from exemplars.analyses.detection import max_over_positions
+        from exemplars.geometry import to_directions
+        from exemplars.nearest import ExemplarIndex
+        from exemplars.readout import encode
+
+        def of_texts():
+            shape = len(self.rows.texts), len(exemplars)
+            largest, mean = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.float32)
+            index = ExemplarIndex(exemplars.shape[1])
+            for first, vectors, starts in self.blocks():
+                directions, _ = to_directions(vectors, center)
+                found = max_over_positions(directions, starts, means)
+                largest[first : first + len(found)] = found
+                region, _ = index.nearest(directions, exemplars)
+                lengths = np.diff(starts)
+                text = first + np.repeat(np.arange(len(lengths)), lengths)
+                np.add.at(mean, (text, region), 1 / np.repeat(lengths, lengths))
+            return largest, mean
+
+        return Side(of_texts, lambda: encode(self.match, center, exemplars, "signed"), about)
+
+    def of_sae(self, sae, about) -> Side:
+        def of_texts():
+            shape = len(self.rows.texts), sae.n_features
+            largest, mean = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+            for first, vectors, starts in self.blocks():
+                codes, lengths = sae.encode(vectors), np.diff(starts)
+                filled, own = first + np.flatnonzero(lengths), starts[:-1][lengths > 0]
+                largest[filled] = np.maximum.reduceat(codes, own, axis=0)
+                mean[filled] = np.add.reduceat(codes, own, axis=0) / lengths[lengths > 0, None]
+            return largest, mean
+
+        return Side(of_texts, lambda: sae.encode(self.match), about)
+
+    def detection(self, largest) -> list[float]:
+        """The test AUROC of each concept, of the column of the best AUROC on training texts (of
+        equal ones the first, as Candidates.by_auroc).
+        """
+        from exemplars.analyses.detection import auroc, aurocs
+
+        found = []
+        for positive, negative, test_positive, test_negative, _ in self.numbers:
+            best = int(aurocs(largest[positive], largest[negative]).argmax())
+            found.append(auroc(largest[test_positive, best], largest[test_negative, best]))
+        return found
+
+    def probes(self, mean, k: int | None) -> list[float]:
+        """The accuracy on the test texts of each concept, mean of both classes."""
+        found = []
+        for positive, negative, test_positive, test_negative, _ in self.numbers:
+            train, test = np.r_[positive, negative], np.r_[test_positive, test_negative]
+            label, told = np.arange(len(train)) < len(positive), len(test_positive)
+            decision = probe(mean[train], label, mean[test], k)
+            found.append(((decision[:told] > 0).mean() + (decision[told:] <= 0).mean()) / 2)
+        return found
+
+
+def probe(x, label, z, k: int | None) -> np.ndarray:
+    """Decisions of a k-sparse probe by the protocol of exemplars.analyses.probing: the dimensions
+    of the largest difference of class means, one scale for all, C by cross-validated log loss. The
+    dimensions are chosen once, not in each fold anew.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    x, z = x.astype(np.float64), z.astype(np.float64)
+    if k is not None:
+        difference = np.abs(x[label].mean(0) - x[~label].mean(0))
+        chosen = np.argsort(-difference, kind="stable")[:k]
+        x, z = x[:, chosen], z[:, chosen]
+    center = x.mean(axis=0)
+    x, z = x - center, z - center
+    if x.shape[1] > len(x):  # coordinates in the span of the training texts: the same probe
+        sizes, axes = np.linalg.eigh(x @ x.T)
+        keep = sizes > sizes.max() * 1e-10
+        axes = axes[:, keep] / np.sqrt(sizes[keep])
+        x, z = x @ (x.T @ axes), z @ (x.T @ axes)
+    scale = np.sqrt((x**2).sum(axis=1).mean()) or 1.0
+    x, z = x / scale, z / scale
+
+    def decide(rows, others, penalty):
+        model = LogisticRegression(
+            C=penalty, class_weight="balanced", solver="newton-cholesky", max_iter=1000
+        )
+        return model.fit(x[rows], label[rows]).decision_function(others)
+
+    weight = np.where(label, 1 / label.sum(), 1 / (~label).sum())
+    sign = np.where(label, -1.0, 1.0)
+    loss = np.zeros(len(PENALTIES))
+    for rows, held in StratifiedKFold(3, shuffle=True, random_state=0).split(x, label):
+        for number, penalty in enumerate(PENALTIES):
+            decision = decide(rows, x[held], penalty)
+            loss[number] += np.logaddexp(0, sign[held] * decision) @ weight[held]
+    return decide(np.arange(len(x)), z, PENALTIES[int(loss.argmin())])
+
+
+def top_rows(codes):
+    """Units as sets of rows, as compare_sae describes them: for each half of the rows, the (M, N/2)
+    sparse sets of the TOP/2 largest; and which units have MIN_ACTIVE positive rows.
+    """
+    from scipy.sparse import csr_array
+
+    middle, sets = len(codes) // 2, []
+    for part in (codes[:middle], codes[middle:]):
+        values = np.ascontiguousarray(part.T)
+        rows = np.argpartition(-values, TOP // 2, axis=1)[:, : TOP // 2]
+        keep = np.take_along_axis(values, rows, axis=1) > 0
+        unit = np.broadcast_to(np.arange(len(rows))[:, None], rows.shape)[keep]
+        sets.append(csr_array((np.ones(len(unit)), (unit, rows[keep])), shape=values.shape))
+    return sets, (codes > 0).sum(axis=0) >= MIN_ACTIVE
+
+
+def match(reference, codes) -> float:
+    """Mean over the reference's latents of the F1 with the best partner, which is chosen on one
+    half of the rows and scored on the other.
+    """
+    (ours, our_part), (theirs, their_part) = reference, top_rows(codes)
+    if not their_part.any():
+        return 0.0
+    f1 = []
+    for a, b in zip(ours, theirs, strict=True):
+        a, b = a[np.flatnonzero(our_part)], b[np.flatnonzero(their_part)]
+        sizes = a.sum(axis=1)[:, None] + b.sum(axis=1)[None]
+        f1.append(2 * (a @ b.T).toarray() / np.maximum(sizes, 1))
+    each = np.arange(len(f1[0]))
+    # Without any overlap on the one half there is no partner.
+    ways = [
+        np.where(f1[h].max(axis=1) > 0, f1[1 - h][each, f1[h].argmax(axis=1)], 0) for h in (0, 1)
+    ]
+    return float(np.mean(ways))
+
+
+def sides(options: argparse.Namespace, site, evaluation: Evaluation):
+    """(name, seed, tokens, make) of every point, where make() gives the side."""
+    from exemplars.analyses import detectors
+    from exemplars.analyses.sae import load_sae
+    from exemplars.dictionary import usable_directions
+
+    def ep(seed: int, n: int) -> Side:
+        built, seconds = build(site, seed, n)
+        about = {"cpu_seconds": round(seconds, 3), "units": len(built)}
+        return evaluation.of_directions(built.center, built.exemplars, built.means, about)
+
+    def random_rows(seed: int, n: int) -> Side:
+        built, _ = build(site, seed, n)
+        rows = site.raw[site.streams[seed][:n]]
+        directions, _, _ = usable_directions(rows, 0, built.calibration)
+        drawn = detectors.random_directions(directions, len(built), seed)
+        return evaluation.of_directions(built.center, drawn, drawn, {"units": len(built)})
+
+    def sae(name: str, line: dict) -> Side:
+        loaded = load_sae(options.out / name / f"tokens-{line['tokens']}")
+        about = {key: line[key] for key in ("cpu_seconds", "fvu", "dead_held_out")}
+        return evaluation.of_sae(loaded, {**about, "units": loaded.n_features})
+
+    build(site, 0, 4096)  # compiles
+    for seed in range(SEEDS):
+        for n in TOKENS:
+            yield EP, seed, n, partial(ep, seed, n)
+        for name, (own, k) in RUNS.items():
+            if own == seed and (options.out / name / "training.jsonl").exists():
+                for line in lines(options.out / name):
+                    side = SAES[k] if line["tokens"] else UNTRAINED
+                    yield side, seed, line["tokens"], partial(sae, name, line)
+        for n in TOKENS:
+            yield RANDOM_ROWS, seed, n, partial(random_rows, seed, n)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """What is in OUT/points.jsonl is not measured again."""
+    site = site_of(options)
+    evaluation = Evaluation(site)
+    site = replace(site, rows=None)  # its directions take as much memory as the rows
+    file = options.out / "points.jsonl"
+    have = {(p["side"], p["seed"], p["tokens"], p["measure"]) for p in read_points(file)}
+    reference = reference_of(options.out, evaluation)
+    measures = {
+        "detection": lambda side: evaluation.detection(side.texts[0]),
+        "probe 1": lambda side: evaluation.probes(side.texts[1], 1),
+        "probe all": lambda side: evaluation.probes(side.texts[1], None),
+        "match": lambda side: [match(reference, side.of_rows())],
+    }
+    for name, seed, tokens, make in sides(options, site, evaluation):
+        wanted = [m for m in measures if m in options.measures.split(",")]
+        wanted = [m for m in wanted if (name, seed, tokens, m) not in have]
+        if seed and name not in options.seeded.split(","):
+            continue
+        if seed:  # probes of one seed
+            wanted = [m for m in wanted if not m.startswith("probe")]
+        if reference is None or (name, seed) == (SAES[K_ACTIVE], RUNS[REFERENCE][0]):
+            wanted = [m for m in wanted if m != "match"]
+        if options.tokens and str(tokens) not in options.tokens.split(","):
+            continue
+        side = make() if wanted else None
+        for m in wanted:
+            started = time.process_time()
+            values = [round(float(v), 4) for v in measures[m](side)]
+            point = {"side": name, "seed": seed, "tokens": tokens, "measure": m, **side.about}
+            with file.open("a") as out:
+                out.write(json.dumps({**point, "values": values}) + "\n")
+            print(
+                f"{name} {seed} {tokens:,} {m} {np.mean(values):.4f} {side.about}, "
+                f"{time.process_time() - started:.0f} s",
+                flush=True,
+            )
+
+
+def reference_of(out: Path, evaluation: Evaluation):
+    """The reference SAE's units as sets of rows; None before it is trained."""
+    from exemplars.analyses.sae import load_sae
+
+    folder = out / REFERENCE
+    if not (folder / "training.jsonl").exists():
+        return None
+    last = folder / f"tokens-{lines(folder)[-1]['tokens']}"
+    return top_rows(load_sae(last).encode(evaluation.match))
+
+
+def read_points(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def summary(points: list[dict]) -> list[dict]:
+    """One entry for each side and number of tokens: by measure the mean over seeds and concepts,
+    the 95 % bootstrap interval over concepts, and the least and the largest mean of a seed.
+    """
+    found = []
+    for side, tokens in dict.fromkeys((p["side"], p["tokens"]) for p in points):
+        mine = [p for p in points if (p["side"], p["tokens"]) == (side, tokens)]
+        entry: dict = {"side": side, "tokens": tokens, "units": median(mine, "units")}
+        if "cpu_seconds" in mine[0]:
+            entry["cpu_seconds"] = median(mine, "cpu_seconds")
+        if "fvu" in mine[0]:
+            entry["fvu"] = median(mine, "fvu")
+        for name in dict.fromkeys(p["measure"] for p in mine):
+            values = [p["values"] for p in mine if p["measure"] == name]
+            entry[name] = {
+                "seeds": len(values),
+                "mean": float(np.mean(values)),
+                "interval": list(over_concepts(np.mean(values, axis=0))),
+                "seed_range": [float(f(np.mean(values, axis=1))) for f in (np.min, np.max)],
+            }
+        found.append(entry)
+    return sorted(found, key=lambda entry: (entry["side"], entry["tokens"]))
+
+
+def differences(points: list[dict], other: str) -> list[dict]:
+    """EP less another side, where both have read as many tokens: paired by concept."""
+    found = []
+    for name in ("detection", "probe 1", "probe all"):
+        for tokens in TOKENS:
+            means = []
+            for side in (EP, other):
+                wanted = side, tokens, name
+                values = [
+                    p["values"] for p in points if (p["side"], p["tokens"], p["measure"]) == wanted
+                ]
+                means.append(np.mean(values, axis=0) if values else None)
+            if means[0] is not None and means[1] is not None:
+                d = means[0] - means[1]
+                about = {"measure": name, "tokens": tokens, "mean": float(d.mean())}
+                found.append({**about, "interval": list(over_concepts(d))})
+    return found
+
+
+def over_concepts(values) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean of (concepts,) values."""
+    drawn = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def median(points: list[dict], key: str) -> float:
+    """Over seeds."""
+    by_seed = {p["seed"]: p[key] for p in points}
+    return float(np.median(list(by_seed.values())))
+
+
+def write(options: argparse.Namespace) -> None:
+    import rows as results
+
+    points = read_points(options.out / "points.jsonl")
+    trials = {
+        f"batch {batch}, lr {rate:g}": lines(options.out / f"trial-{batch}-{rate:g}")[-1]["fvu"]
+        for batch, rate in TRIALS
+    }
+    results.write(
+        "sae",
+        what="EP against a TopK SAE, by tokens and by seconds",
+        inputs={
+            "model": "SmolLM2-135M-Instruct",
+            "site": SITE,
+            "stream": json.loads((options.out / "streams.json").read_text())["rows"],
+            "percentile": PERCENTILE,
+            "sae": f"TopK of SAELens 6.54.12, k = {K_ACTIVE}",
+            "one_pass": TOKENS[-1],
+            "match_rows": MATCH_ROWS,
+            "intervals": "95 %, bootstrap over 26 concepts",
+        },
+        trials_fvu=trials,
+        chosen=chosen(options.out),
+        points=rounded(summary(points)),
+        ep_less_sae=rounded(differences(points, SAES[K_ACTIVE])),
+        ep_less_random_rows=rounded(differences(points, RANDOM_ROWS)),
+    )
+
+
+def rounded(value):
+    """All floats to 4 digits."""
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def figure(options: argparse.Namespace) -> None:
+    """From the newest row of results/sae.jsonl alone."""
+    import rows as results
+    from exemplars.figures import save_figure
+
+    rows = [json.loads(line) for line in (results.RESULTS / "sae.jsonl").read_text().splitlines()]
+    row = next(r for r in reversed(rows) if r["what"].startswith("EP against"))
+    place = Path(__file__).parents[1] / "docs" / "figures" / "ep_against_sae"
+    print(*save_figure(draw(row), place))
+
+
+def draw(row: dict):
+    """Quality against tokens above, and against the processor's seconds below."""
+    from exemplars.figures import QUIET, drawing
+
+    panels = (
+        ("concept detection\n(test AUROC of one unit)", ("detection",)),
+        ("probes\n(test accuracy)", ("probe all", "probe 1")),
+        ("features of another SAE\n(held-out F1 of top rows)", ("match",)),
+    )
+    with drawing(9.6, 5.8) as (figure, first):
+        first.remove()
+        grid = figure.subplots(2, 3, sharey="col", sharex="row")
+        for (title, names), (above, below) in zip(panels, grid.T, strict=True):
+            above.set_title(title, fontsize=9)
+            for name in names:
+                curves(above, row, name, "tokens")
+                curves(below, row, name, "cpu_seconds")
+            above.axvline(row["inputs"]["one_pass"], color=QUIET, linewidth=0.8, linestyle=":")
+            above.set_xlabel("tokens read")
+            below.set_xlabel("CPU seconds of one core,\nwithout the forward pass")
+            for axes in (above, below):
+                axes.set_xscale("log")
+        legend(figure, grid)
+    return figure
+
+
+def curves(axes, row: dict, name: str, against: str) -> None:
+    """All sides of one measure; what has no training is a level line in the lower row."""
+    from exemplars.figures import COLORS, QUIET
+
+    colors = {EP: COLORS[0], SAES[32]: COLORS[1], SAES[1]: COLORS[2]}
+    solid = name != "probe 1"
+    for side in dict.fromkeys(entry["side"] for entry in row["points"]):
+        mine = [e for e in row["points"] if e["side"] == side and name in e]
+        if not mine:
+            continue
+        means = np.array([e[name]["mean"] for e in mine])
+        if side in colors and (side == EP or len(mine) > 1):
+            x = np.array([e[against] for e in mine])
+            once = np.array([e["tokens"] <= row["inputs"]["one_pass"] for e in mine])
+            style = {"color": colors[side], "linewidth": 1.5 if solid else 1.1}
+            axes.plot(x, means, linestyle="-" if solid else "--", **style)
+            axes.plot(x[once], means[once], "o", color=colors[side], markersize=3.2)
+            axes.plot(
+                x[~once], means[~once], "o", color=colors[side], markersize=4, fillstyle="none"
+            )
+            if solid and name != "match":
+                low, high = np.array([e[name]["interval"] for e in mine]).T
+                axes.fill_between(x, low, high, color=colors[side], alpha=0.13, linewidth=0)
+        elif side == RANDOM_ROWS and against == "tokens":
+            x = [e["tokens"] for e in mine]
+            axes.plot(x, means, color=QUIET, linewidth=1.0, linestyle="-" if solid else "--")
+        else:
+            dashes = "-" if side == RANDOM_ROWS else ":"
+            axes.axhline(means[-1], color=QUIET, linewidth=1.0, linestyle=dashes, alpha=0.8)
+
+
+def legend(figure, grid) -> None:
+    from matplotlib.lines import Line2D
+
+    from exemplars.figures import COLORS, INK, QUIET
+
+    entries = [
+        Line2D([], [], color=COLORS[0], marker="o", markersize=3.2, label="EP, p = 2"),
+        Line2D([], [], color=COLORS[1], marker="o", markersize=3.2, label=SAES[32]),
+        Line2D([], [], color=COLORS[1], marker="o", markersize=4, fillstyle="none",
+               linestyle="none", label="rows read before"),
+        Line2D([], [], color=QUIET, label="as many random rows"),
+        Line2D([], [], color=QUIET, linestyle=":", label="untrained SAE"),
+        Line2D([], [], color=INK, label="all units"),
+        Line2D([], [], color=INK, linestyle="--", label="best unit (probes)"),
+    ]  # fmt: skip
+    figure.legend(handles=entries, loc="outside lower center", ncols=4)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    stages = {"rows": write_rows, "train": train}
+    stages = {
+        "rows": write_rows,
+        "train": train,
+        "measure": measure,
+        "write": write,
+        "figure": figure,
+    }
     parser.add_argument("stage", choices=stages)
     parser.add_argument("out", type=Path, help="folder of streams and SAEs")
     parser.add_argument("--saelens-python", help="of an environment with sae-lens")
+    parser.add_argument("--measures", default="detection,probe 1,probe all,match")
+    parser.add_argument("--tokens", default="", help="of the points to measure; default: all")
+    parser.add_argument("--seeded", default=f"{EP},{SAES[K_ACTIVE]},{RANDOM_ROWS}",
+                        help="sides that are measured with more than one seed")  # fmt: skip
     home = Path.home() / ".cache/exemplars"
     parser.add_argument("--cache", type=Path, default=home / "bench")
     options = parser.parse_args()

@@ -45,7 +45,9 @@ def test_aurocs_are_the_share_of_pairs_that_are_in_order(n_positive, n_negative,
     for k in range(n_columns):
         column = np.concatenate([positive[:, k], negative[:, k]]).astype(np.float64)
         assert found[k] == pytest.approx(by_pairs(positive[:, k], negative[:, k]), abs=1e-15)
-        assert found[k] == pytest.approx(roc_auc_score(labels, np.maximum(column, -1e30)))
+        if k % 97 < 5:
+            by_sklearn = roc_auc_score(labels, np.maximum(column, -1e30))
+            assert found[k] == pytest.approx(by_sklearn)
         assert auroc(positive[:, k], negative[:, k]) == found[k]
 
 
@@ -147,9 +149,11 @@ def slow_bootstrap(positive, negative, n, seed):
         random.multinomial(size, np.full(size, 1 / size), size=n)
         for size in (len(positive), len(negative))
     ]
-    return np.array(
-        [by_pairs(np.repeat(positive, p), np.repeat(negative, m)) for p, m in zip(*counts)]
-    )
+    found = [
+        by_pairs(np.repeat(positive, p), np.repeat(negative, m))
+        for p, m in zip(*counts, strict=True)
+    ]
+    return np.array(found)
 
 
 def test_bootstrap_samples_are_aurocs_of_the_texts_that_were_drawn():
