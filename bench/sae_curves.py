@@ -36,6 +36,10 @@ TOKENS = (2_048, 5_120, 10_240, 20_480, 50_176, 100_352, 250_880)
 """Multiples of a training batch, so that both sides read the same rows."""
 REPEATED = (501_760, 1_003_520)
 """Of the SAE alone: the same rows again."""
+COARSE_FIRST = (
+    250_880, 20_480, 2_048, 0, 100_352, 5_120, 50_176, 10_240, 501_760, 1_003_520,
+)  # fmt: skip
+"""The order of measuring, so that one that is stopped has the whole range."""
 TRIALS = ((256, 3e-4), (256, 1e-3), (256, 3e-3), (1024, 1e-3))
 """Batch size and learning rate, of which the best reconstruction is taken."""
 TRIAL_TOKENS = 100_352
@@ -322,15 +326,20 @@ def sides(options: argparse.Namespace, site, evaluation: Evaluation):
 
     build(site, 0, 4096)  # compiles
     for seed in range(SEEDS):
-        for n in TOKENS:
-            yield EP, seed, n, partial(ep, seed, n)
-        for name, (own, k) in RUNS.items():
-            if own == seed and (options.out / name / "training.jsonl").exists():
-                for line in lines(options.out / name):
-                    side = SAES[k] if line["tokens"] else UNTRAINED
-                    yield side, seed, line["tokens"], partial(sae, name, line)
-        for n in TOKENS:
-            yield RANDOM_ROWS, seed, n, partial(random_rows, seed, n)
+        trained = {
+            (line["tokens"], k): partial(sae, name, line)
+            for name, (own, k) in RUNS.items()
+            if own == seed and (options.out / name / "training.jsonl").exists()
+            for line in lines(options.out / name)
+        }
+        for n in COARSE_FIRST:
+            if n in TOKENS:
+                yield EP, seed, n, partial(ep, seed, n)
+            for (tokens, k), make in trained.items():
+                if tokens == n:
+                    yield SAES[k] if n else UNTRAINED, seed, n, make
+            if n in TOKENS:
+                yield RANDOM_ROWS, seed, n, partial(random_rows, seed, n)
 
 
 def measure(options: argparse.Namespace) -> None:

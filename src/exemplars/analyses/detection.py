@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from exemplars.geometry import Float32, Float64, Int64, compiled
 
-_ROWS = 4096
-_COLUMNS = 8192
+_ROWS = 1024
+_COLUMNS = 4096
 _BLOCK = 256
 """Columns whose scores stay in the cache while all pairs are compared."""
 
@@ -46,8 +46,11 @@ def max_over_positions(vectors: Float32, starts: Int64, directions: Float32) -> 
     found = np.full((len(starts) - 1, len(directions)), -np.inf, np.float32)
     for first in range(0, len(directions), _COLUMNS):
         part = np.ascontiguousarray(directions[first : first + _COLUMNS].T)
+        # One array for all products: the system clears each new one, which takes as long again.
+        products = np.empty((min(_ROWS, len(vectors)), part.shape[1]), np.float32)
         for row in range(0, len(vectors), _ROWS):
-            product = vectors[row : row + _ROWS] @ part
+            block = vectors[row : row + _ROWS]
+            product = np.matmul(block, part, out=products[: len(block)])
             _keep_largest(product, row, starts, found[:, first : first + _COLUMNS])
     return found
 
