@@ -124,11 +124,16 @@ def evaluate(
         on_concept: Called with the number of concepts done.
     """
     found: dict[str, list[Detection]] = {name: [] for name in methods}
+    judged = [name for name in methods if validated is None or name in validated]
     for k, concept in enumerate(concepts):
         texts = _ConceptRows.of(rows, concept)
-        for name, fits in methods.items():
-            validate = validated is None or name in validated
-            found[name].append(_detection(texts, fits, k, validate))
+        fitted = {
+            name: [fit(texts.positive, texts.negative) for fit in fits]
+            for name, fits in methods.items()
+        }
+        validation = _validation(texts, {name: methods[name] for name in judged})
+        for name, detection in _detections(texts, fitted, validation, k).items():
+            found[name].append(detection)
         on_concept(k + 1)
     results = {name: tuple(detections) for name, detections in found.items()}
     return ConceptReport(tuple(concepts), results, tuple(notes))
@@ -145,9 +150,18 @@ class _Part:
     def of(cls, rows: SiteRows, *classes: Int64) -> _Part:
         return cls(rows.texts(np.concatenate(classes)), tuple(map(len, classes)))
 
-    def scores(self, detector: Detector, score: str = "cosine") -> list[Float64]:
-        """Scores of the texts of each class."""
-        return np.split(detector.scores(self.rows, score), np.cumsum(self.sizes)[:-1])
+    def scores(
+        self, fitted: Mapping[str, Sequence[Detector]], score: str = "cosine"
+    ) -> dict[str, list[list[Float64]]]:
+        """By method and seed, the scores of the texts of each class."""
+        scores = detectors.score_texts([d for several in fitted.values() for d in several],
+                                       self.rows, score)  # fmt: skip
+        columns = iter(scores.T)
+        ends = np.cumsum(self.sizes)[:-1]
+        return {
+            name: [np.split(next(columns), ends) for _ in several]
+            for name, several in fitted.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,29 +189,43 @@ class _ConceptRows:
         return cls(positive, negative, train, test, folds)
 
 
-def _detection(texts: _ConceptRows, fits: Sequence[Fit], seed: int, validate: bool) -> Detection:
-    fitted = tuple(fit(texts.positive, texts.negative) for fit in fits)
-    validation = float("nan")
-    if validate:
-        validation = _mean(
-            auroc(*part.scores(fit(p, n))) for p, n, part in texts.folds for fit in fits
+def _validation(texts: _ConceptRows, methods: Mapping[str, Sequence[Fit]]) -> dict[str, float]:
+    """By method, the mean AUROC over seeds and both ways."""
+    found: dict[str, list[float]] = {name: [] for name in methods}
+    for positive, negative, part in texts.folds:
+        fitted = {name: [fit(positive, negative) for fit in fits] for name, fits in methods.items()}
+        for name, scores in (part.scores(fitted) if fitted else {}).items():
+            found[name] += [auroc(*classes) for classes in scores]
+    return {name: _mean(values) for name, values in found.items()}
+
+
+def _detections(
+    texts: _ConceptRows,
+    fitted: Mapping[str, Sequence[Detector]],
+    validation: Mapping[str, float],
+    seed: int,
+) -> dict[str, Detection]:
+    train = texts.train.scores(fitted)
+    test = {score: texts.test.scores(fitted, score) for score in SCORES}
+    found = {}
+    for name, several in fitted.items():
+        aurocs_of, samples, hard = {}, {}, {}
+        for score in SCORES:
+            parts = test[score][name]
+            pairs = [(p, n) for p, n, _ in parts]
+            aurocs_of[score] = np.array([auroc(*pair) for pair in pairs])
+            samples[score] = bootstrap_aurocs(pairs, RESAMPLES, seed).mean(1)
+            hard[score] = _mean(hard_negative_score(*part) for part in parts)
+        found[name] = Detection(
+            detectors=tuple(several),
+            train_auroc=_mean(auroc(*classes) for classes in train[name]),
+            validation_auroc=validation.get(name, float("nan")),
+            auroc={s: interval(samples[s], _mean(aurocs_of[s])) for s in SCORES},
+            seed_aurocs=aurocs_of,
+            hard_negative=hard,
+            samples=samples,
         )
-    aurocs_of: dict[str, Float64] = {}
-    samples, hard = {}, {}
-    for score in SCORES:
-        parts = [texts.test.scores(d, score) for d in fitted]
-        aurocs_of[score] = np.array([auroc(p, n) for p, n, _ in parts])
-        samples[score] = bootstrap_aurocs([(p, n) for p, n, _ in parts], RESAMPLES, seed).mean(1)
-        hard[score] = _mean(hard_negative_score(*part) for part in parts)
-    return Detection(
-        detectors=fitted,
-        train_auroc=_mean(auroc(*texts.train.scores(d)) for d in fitted),
-        validation_auroc=validation,
-        auroc={s: interval(samples[s], _mean(aurocs_of[s])) for s in SCORES},
-        seed_aurocs=aurocs_of,
-        hard_negative=hard,
-        samples=samples,
-    )
+    return found
 
 
 @dataclass(frozen=True, eq=False)

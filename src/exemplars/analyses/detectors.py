@@ -96,8 +96,22 @@ class Detector:
 
         "dot" is what AxBench computes: not centered, not divided by the norm.
         """
-        vectors = rows.directions if score == "cosine" else rows.rows.vectors
-        return pooled(vectors, rows.rows.starts, self.directions, self.pooling) @ self.weights
+        return score_texts([self], rows, score)[:, 0]
+
+
+def score_texts(detectors: Sequence[Detector], rows: SiteRows, score: str = "cosine") -> Float64:
+    """(T, n) scores of texts by several detectors; the rows are passed through once."""
+    vectors = rows.directions if score == "cosine" else rows.rows.vectors
+    found = np.empty((len(rows.rows.texts), len(detectors)))
+    for pooling in dict.fromkeys(d.pooling for d in detectors):
+        mine = [k for k, d in enumerate(detectors) if d.pooling == pooling]
+        directions = np.concatenate([detectors[k].directions for k in mine])
+        products = pooled(vectors, rows.rows.starts, directions, pooling)
+        ends = np.cumsum([len(detectors[k].directions) for k in mine])
+        for k, end in zip(mine, ends, strict=True):
+            weights = detectors[k].weights
+            found[:, k] = products[:, end - len(weights) : end] @ weights
+    return found
 
 
 def pooled(vectors: Float32, starts: Int64, directions: Float32, pooling: str) -> Float32:
