@@ -88,6 +88,12 @@ def table(header: list[str], lines: list[list[str]]) -> str:
     )
 
 
+def k_means(row: dict, p: float) -> str:
+    """At the chosen percentile if there is one so large, else at p = 2."""
+    found = k_means(row, p)
+    return found if found != "–" else f"{auroc(row, 'k-means centroid @2', False)} (p = 2)"
+
+
 def overview(rows: list[dict], key: str) -> str:
     lines = []
     for row in rows:
@@ -118,10 +124,15 @@ def against(rows: list[dict], key: str) -> str:
         mean, anchored = at(row, "region mean"), at(row, "region mean, 3 anchored")
         p, q = mean.split("@")[1], anchored.split("@")[1]
         lines.append(
-            [row["model"], row["site"].split(".")[1]]
-            + [difference(row, mean, f"random rows @{p}"), difference(row, mean, TOKENS)]
-            + [difference(row, anchored, f"random rows, 3 anchored @{q}")]
-            + [difference(row, anchored, f"random rows @{q}"), difference(row, anchored, TOKENS)]
+            [
+                row["model"],
+                row["site"].split(".")[1],
+                difference(row, mean, f"random rows @{p}"),
+                difference(row, mean, TOKENS),
+                difference(row, anchored, f"random rows, 3 anchored @{q}"),
+                difference(row, anchored, f"random rows @{q}"),
+                difference(row, anchored, TOKENS),
+            ]
         )
     header = ["model", "layer", "mean − random rows", "mean − probe, tokens",
               "anchored − random rows anchored", "anchored − random rows", "anchored − probe, tokens"]  # fmt: skip
@@ -141,18 +152,21 @@ def by_percentile(rows: list[dict], key: str) -> str:
                 for base in ("region mean", "random rows")
             ]
             lines.append(
-                [row["model"], row["site"].split(".")[1], p, f"{sorted(sizes)[len(sizes) // 2]:,}"]
-                + [
+                [
+                    row["model"],
+                    row["site"].split(".")[1],
+                    p,
+                    f"{sorted(sizes)[len(sizes) // 2]:,}",
                     auroc(row, names[0], False),
                     "–".join(f"{v:.3f}" for v in row["methods"][names[0]]["cosine"]["seed_range"]),
-                ]
-                + [f"{row['methods'][names[0]]['dot']['auroc']:.3f}"]
-                + [
+                    f"{row['methods'][names[0]]['dot']['auroc']:.3f}",
                     auroc(row, f"exemplar @{p}", False),
                     auroc(row, f"region mean, contrast @{p}", False),
+                    auroc(row, names[1], False),
+                    difference(row, names[0], names[1]),
+                    auroc(row, names[2], False),
+                    difference(row, names[2], names[3]),
                 ]
-                + [auroc(row, names[1], False), difference(row, names[0], names[1])]
-                + [auroc(row, names[2], False), difference(row, names[2], names[3])]
             )
     header = ["model", "layer", "p", "K", "mean", "its orders", "mean, dot", "exemplar", "mean, contrast",
               "random rows", "mean − random", "3 anchored", "anchored − random anchored"]  # fmt: skip
