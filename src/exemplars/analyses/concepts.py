@@ -95,7 +95,10 @@ class ConceptReport:
         return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
     def _samples(self, method: str, score: str) -> Float64:
-        """(RESAMPLES,) of the mean over concepts, these drawn with replacement too."""
+        """(RESAMPLES,) of the mean over concepts, these drawn with replacement too.
+
+        The spread of the test texts is counted twice so, and the interval is a little wide.
+        """
         samples = np.array([d.samples[score] for d in self.detections[method]])
         n = len(samples)
         if n == 1:
@@ -270,7 +273,10 @@ class Candidates:
         chosen = self._order(positive, negative)[:k]
         spread = self.scores[np.concatenate([positive, negative])][:, chosen].std(axis=0)
         return Detector(
-            self.directions[chosen], 1 / np.maximum(spread, 1e-6), "max", tuple(map(int, chosen))
+            self.directions[chosen],
+            1 / np.maximum(spread.astype(np.float64), 1e-6),
+            "max",
+            tuple(map(int, chosen)),
         )
 
     def anchored(self, positive: Int64, negative: Int64, k: int) -> Detector:
@@ -338,6 +344,8 @@ def detect_concepts(
             are fewer rows in `stream` than regions.
     """
     check_choice(dictionary)
+    if not concepts:
+        raise ValueError("no concept was given; give texts with one and without it")
     if null_seeds < 1 or k < 1:
         raise ValueError(f"null_seeds is {null_seeds} and k is {k}, expected positive numbers")
     found = detectors.site_rows(rows, dictionary.calibration)
@@ -354,6 +362,12 @@ def detect_concepts(
         name: [Candidates.of(found, directions, train) for directions in several]
         for name, several in bases.items()
     }
+    if len(drawn) < 2 * len(dictionary):
+        notes = (
+            *notes,
+            f"Only {len(drawn):,} rows of the stream were given for {len(dictionary):,} regions, "
+            "so draws of the null overlap; give more with --text",
+        )
     if sum(lost):
         notes = (*notes, f"{sum(lost):,} texts have no row, and were left out")
     methods = {**region_methods(candidates, k), **supervised_methods(found, seed)}
