@@ -104,7 +104,7 @@ def dictionaries(site: Site, percentile: float, membership: str = "online") -> l
 
 
 def measure(
-    site: Site, percentiles: Sequence[float]
+    site: Site, percentiles: Sequence[float], only: str | None = None
 ) -> tuple[study.ConceptReport, dict[float, list[int]], dict[str, float]]:
     """All methods at all percentiles, regions of each dictionary, and the chosen percentiles."""
     train = site.train()
@@ -114,6 +114,7 @@ def measure(
     pool = np.sort(site.streams[0])
     directions, _ = to_directions(site.raw[pool], site.calibration.center)
     usable = np.linalg.norm(site.raw[pool], axis=1) <= site.calibration.norm_limit
+    precision = detectors.shrunk_precision(directions[usable])
     most = max(map(max, sizes.values()))
     drawn = [
         np.random.default_rng([seed, 0xD1CE]).permutation(np.flatnonzero(usable))[:most]
@@ -130,7 +131,11 @@ def measure(
             candidates["exemplar"] = [
                 study.Candidates.of(site.rows, d.exemplars, train) for d in several
             ]
-        methods = study.region_methods(candidates, K)
+        methods = study.region_methods(candidates, K, precision)
+        if only is not None:
+            methods = {
+                name: fits for name, fits in methods.items() if only in name or name == study.NULL
+            }
         validated = [name for name in methods if "contrast" not in name and study.NULL not in name]
         report = study.evaluate(site.rows, site.concepts, methods, validated=validated)
         found |= {f"{name} @{p:g}": d for name, d in report.detections.items()}
@@ -138,6 +143,10 @@ def measure(
         print(f"  p = {p:g}: K {sizes[p]}, {seconds:.0f} s", flush=True)
     del null
     chosen = choose(study.ConceptReport(tuple(site.concepts), found))
+    if only is not None:
+        methods = study.supervised_methods(site.rows)
+        report = study.evaluate(site.rows, site.concepts, methods, validated=())
+        return study.ConceptReport(tuple(site.concepts), found | report.detections), sizes, chosen
     more = {f"census mean @{p:g}": p for p in {2.0, chosen["region mean"]}}
     methods = {}
     for name, p in more.items():
@@ -187,21 +196,17 @@ def differences(
 ) -> dict[str, object]:
     """Paired differences that the page shows."""
     pairs = []
+    ways = ("", *(f", {K} {way}" for way in ("summed", "anchored", "whitened")))
     for p in percentiles:
-        pairs += [(f"region mean{how} @{p:g}", f"{study.NULL}{how} @{p:g}")
-                  for how in ("", f", {K} summed", f", {K} anchored")]  # fmt: skip
-    for name in (
-        "region mean",
-        "exemplar",
-        f"region mean, {K} summed",
-        f"region mean, {K} anchored",
-    ):
-        ours = f"{name} @{chosen[name]:g}"
-        pairs += [(ours, other) for other in ("logistic probe, tokens", "logistic probe, means",
-                                              "difference of means")]  # fmt: skip
-        pairs.append((ours, f"{study.NULL} @{chosen[name]:g}"))
+        pairs += [(f"region mean{way} @{p:g}", f"{study.NULL}{way} @{p:g}") for way in ways]
+    for name, p in chosen.items():
+        ours, null = f"{name} @{p:g}", f"{study.NULL} @{p:g}"
+        supervised = ("logistic probe, tokens", "logistic probe, means", "difference of means")
+        pairs += [(ours, other) for other in (*supervised, null)]
     found = {}
     for ours, other in dict.fromkeys(pairs):
+        if ours not in report.detections or other not in report.detections:
+            continue
         d = report.difference(ours, other)
         found[f"{ours} − {other}"] = [round(v, 4) for v in (d.estimate, d.low, d.high)]
     return found
@@ -216,6 +221,7 @@ def main() -> None:
     parser.add_argument("--layer", type=int, action="append")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", type=int, help="of a stream; default: 20,000 and 6,000")
+    parser.add_argument("--only", help="methods whose name has this, and the supervised ones")
     parser.add_argument("--percentile", type=float, action="append")
     options = parser.parse_args()
     for model in options.model or SITES:
@@ -228,8 +234,9 @@ def main() -> None:
             print(f"{source.title} {name}", flush=True)
             percentiles = options.percentile or PERCENTILES
             site = load(kept, name, options.rows or n_rows, options.seeds)
-            report, sizes, chosen = measure(site, percentiles)
+            report, sizes, chosen = measure(site, percentiles, options.only)
             which = f" {options.rows:,} rows" if options.rows else ""
+            which += f" {options.only}" if options.only else ""
             first = 0
             for key, concepts in site.sets.items():
                 part = slice(first, first + len(concepts))

@@ -410,10 +410,14 @@ def test_a_report_is_by_its_seed_and_its_progress_is_told(dictionary, rows, conc
 
 def test_methods_are_named_after_what_they_choose_from(found, dictionary, concept):
     one = candidates_of(found, dictionary.means[:2], concept)
-    names = set(region_methods({"region mean": [one], "census mean": [one]}, k=5))
+    names = set(
+        region_methods(
+            {"region mean": [one], "census mean": [one]}, 5, np.eye(one.directions.shape[1])
+        )
+    )
     assert names == {  # no more than there are
         "region mean", "region mean, contrast", "region mean, 2 summed", "region mean, 2 anchored",
-        "census mean",
+        "region mean, 2 whitened", "census mean",
     }  # fmt: skip
     assert len(supervised_methods(found)) == 3
 

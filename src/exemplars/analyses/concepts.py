@@ -279,7 +279,9 @@ class Candidates:
             tuple(map(int, chosen)),
         )
 
-    def anchored(self, positive: Int64, negative: Int64, k: int) -> Detector:
+    def anchored(
+        self, positive: Int64, negative: Int64, k: int, precision: Float64 | None = None
+    ) -> Detector:
         """Differences of means at the tokens that k regions point at.
 
         Each of the k directions of the best AUROC names one token of every training text, the one
@@ -293,6 +295,8 @@ class Candidates:
         named = self.rows.rows.starts[texts][:, None] + [p.argmax(axis=0) for p in products]
         sums = self.rows.directions[named].astype(np.float64)  # (texts, k, D)
         difference = sums[: len(positive)].mean(0) - sums[len(positive) :].mean(0)
+        if precision is not None:
+            difference = difference @ precision
         lengths = np.linalg.norm(difference, axis=1, keepdims=True)
         directions = (difference / np.maximum(lengths, 1e-12)).astype(np.float32)
         spread = np.std([p.max(0) for p in self.rows.products(texts, directions)], axis=0)
@@ -370,7 +374,8 @@ def detect_concepts(
         )
     if sum(lost):
         notes = (*notes, f"{sum(lost):,} texts have no row, and were left out")
-    methods = {**region_methods(candidates, k), **supervised_methods(found, seed)}
+    precision = detectors.shrunk_precision(drawn)
+    methods = {**region_methods(candidates, k, precision), **supervised_methods(found, seed)}
     return evaluate(found, kept, methods, notes=notes, on_concept=on_concept)
 
 
@@ -388,12 +393,15 @@ def check_choice(dictionary: Dictionary) -> None:
         )
 
 
-def region_methods(candidates: Mapping[str, Sequence[Candidates]], k: int) -> dict[str, list[Fit]]:
+def region_methods(
+    candidates: Mapping[str, Sequence[Candidates]], k: int, precision: Float64
+) -> dict[str, list[Fit]]:
     """Every way to choose among directions, by name, for each seed.
 
     Args:
         candidates: By what the directions are.
-        k: Directions of "summed" and "anchored".
+        k: Directions of "summed", "anchored" and "whitened".
+        precision: (D, D) of "whitened", from `detectors.shrunk_precision`.
     """
     methods: dict[str, list[Fit]] = {}
     k = min(k, min(len(c.directions) for several in candidates.values() for c in several))
@@ -404,6 +412,9 @@ def region_methods(candidates: Mapping[str, Sequence[Candidates]], k: int) -> di
         if name in ("region mean", NULL):
             methods[f"{name}, {k} summed"] = [partial(c.several, k=k) for c in several]
             methods[f"{name}, {k} anchored"] = [partial(c.anchored, k=k) for c in several]
+            methods[f"{name}, {k} whitened"] = [
+                partial(c.anchored, k=k, precision=precision) for c in several
+            ]
     return methods
 
 
