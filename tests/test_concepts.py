@@ -202,6 +202,20 @@ def test_summed_scores_are_in_units_of_their_spread(rows, dictionary, found, con
     assert detector.scores(found) == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_precision_turns_anchored_directions(rows, dictionary, found, concept):
+    positive, negative, *_ = detectors.numbers(rows, concept)
+    candidates = candidates_of(found, dictionary.means, concept)
+    plain = candidates.anchored(positive, negative, 2)
+    same = candidates.anchored(positive, negative, 2, 5 * np.eye(WIDTH))
+    assert same.directions == pytest.approx(plain.directions, abs=1e-6)
+    scale = np.diag(np.linspace(0.1, 3, WIDTH))
+    turned = candidates.anchored(positive, negative, 2, scale)
+    expected = plain.directions @ scale
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert turned.directions == pytest.approx(expected, abs=1e-5)
+    assert turned.regions == plain.regions
+
+
 def test_anchored_directions_are_differences_at_the_tokens_regions_name(
     rows, dictionary, found, concept
 ):

@@ -18,6 +18,7 @@ from exemplars.analyses.detectors import (
     one_direction,
     pooled,
     random_directions,
+    shrunk_precision,
     site_rows,
     token_probe,
 )
@@ -356,3 +357,20 @@ def test_directions_of_a_dictionary_are_those_of_its_own_rows():
     kept = site_rows(text_rows(vectors, [50] * 4), found)
     assert sum(dictionary.dropped.values()) == 200 - len(kept.directions) > 0
     assert dictionary.counts.sum() == len(kept.directions)
+
+
+# Whitening
+
+
+def test_the_precision_is_the_inverse_of_the_shrunk_covariance():
+    x = np.random.default_rng(0).normal(size=(200, 6)) @ np.random.default_rng(1).normal(
+        size=(6, 6)
+    )
+    found = shrunk_precision(x.astype(np.float32), 0.3)
+    covariance = np.cov(x.T)
+    shrunk = covariance + 0.3 * np.trace(covariance) / 6 * np.eye(6)
+    assert found == pytest.approx(np.linalg.inv(shrunk), rel=1e-3)
+
+
+def test_a_precision_without_spread_is_finite():
+    assert np.isfinite(shrunk_precision(np.ones((5, 4), np.float32))).all()
