@@ -24,7 +24,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -65,16 +65,21 @@ def site_of(options: argparse.Namespace):
     return concepts.load(kept, SITE, 10**9, SEEDS)
 
 
-def build(site, seed: int, n: int, percentile: float = PERCENTILE):
-    """A dictionary of the first n rows of a stream, and the processor's seconds for it."""
+def build(site, seed: int, n: int, times: int = 1):
+    """A dictionary of the first n rows of a stream, and the processor's seconds for it: the median
+    of several times, as the first may compile.
+    """
     import concepts
     import exemplars as ex
 
-    rows = site.raw[site.streams[seed][:n]]
-    started = time.process_time()
-    calibration = ex.calibrate(rows[: concepts.CALIBRATION_ROWS], [percentile], norm_multiple=10.0)
-    dictionary = ex.partition(rows, calibration)
-    return dictionary, time.process_time() - started
+    rows, seconds = site.raw[site.streams[seed][:n]], []
+    for _ in range(times):
+        started = time.process_time()
+        first = rows[: concepts.CALIBRATION_ROWS]
+        calibration = ex.calibrate(first, [PERCENTILE], norm_multiple=10.0)
+        dictionary = ex.partition(rows, calibration)
+        seconds.append(time.process_time() - started)
+    return dictionary, float(np.median(seconds))
 
 
 def write_rows(options: argparse.Namespace) -> None:
@@ -307,13 +312,15 @@ def sides(options: argparse.Namespace, site, evaluation: Evaluation):
     from exemplars.analyses.sae import load_sae
     from exemplars.dictionary import usable_directions
 
+    built_of = lru_cache(1)(partial(build, site, times=3))
+
     def ep(seed: int, n: int) -> Side:
-        built, seconds = build(site, seed, n)
+        built, seconds = built_of(seed, n)
         about = {"cpu_seconds": round(seconds, 3), "units": len(built)}
         return evaluation.of_directions(built.center, built.exemplars, built.means, about)
 
     def random_rows(seed: int, n: int) -> Side:
-        built, _ = build(site, seed, n)
+        built, _ = built_of(seed, n)
         rows = site.raw[site.streams[seed][:n]]
         directions, _, _ = usable_directions(rows, 0, built.calibration)
         drawn = detectors.random_directions(directions, len(built), seed)
@@ -505,14 +512,16 @@ def draw(row: dict):
     """Quality against tokens above, and against the processor's seconds below."""
     from exemplars.figures import QUIET, drawing
 
-    panels = (
+    panels = [
         ("concept detection\n(test AUROC of one unit)", ("detection",)),
         ("probes\n(test accuracy)", ("probe all", "probe 1")),
         ("features of another SAE\n(held-out F1 of top rows)", ("match",)),
-    )
-    with drawing(9.6, 5.8) as (figure, first):
+    ]
+    measured = {name for entry in row["points"] for name in entry}
+    panels = [(title, names) for title, names in panels if measured & {*names}]
+    with drawing(3.2 * len(panels), 5.8) as (figure, first):
         first.remove()
-        grid = figure.subplots(2, 3, sharey="col", sharex="row")
+        grid = figure.subplots(2, len(panels), sharey="col", sharex="row", squeeze=False)
         for (title, names), (above, below) in zip(panels, grid.T, strict=True):
             above.set_title(title, fontsize=9)
             for name in names:
@@ -523,7 +532,7 @@ def draw(row: dict):
             below.set_xlabel("CPU seconds of one core,\nwithout the forward pass")
             for axes in (above, below):
                 axes.set_xscale("log")
-        legend(figure, grid)
+        legend(figure, row, len(panels))
     return figure
 
 
@@ -538,7 +547,7 @@ def curves(axes, row: dict, name: str, against: str) -> None:
         if not mine:
             continue
         means = np.array([e[name]["mean"] for e in mine])
-        if side in colors and (side == EP or len(mine) > 1):
+        if side in colors:
             x = np.array([e[against] for e in mine])
             once = np.array([e["tokens"] <= row["inputs"]["one_pass"] for e in mine])
             style = {"color": colors[side], "linewidth": 1.5 if solid else 1.1}
@@ -558,22 +567,31 @@ def curves(axes, row: dict, name: str, against: str) -> None:
             axes.axhline(means[-1], color=QUIET, linewidth=1.0, linestyle=dashes, alpha=0.8)
 
 
-def legend(figure, grid) -> None:
+def legend(figure, row: dict, n_panels: int) -> None:
     from matplotlib.lines import Line2D
 
     from exemplars.figures import COLORS, INK, QUIET
 
+    measured = {name for entry in row["points"] for name in entry}
+    colors = {EP: COLORS[0], SAES[32]: COLORS[1], SAES[1]: COLORS[2]}
+    have = {entry["side"] for entry in row["points"]}
     entries = [
-        Line2D([], [], color=COLORS[0], marker="o", markersize=3.2, label="EP, p = 2"),
-        Line2D([], [], color=COLORS[1], marker="o", markersize=3.2, label=SAES[32]),
-        Line2D([], [], color=COLORS[1], marker="o", markersize=4, fillstyle="none",
-               linestyle="none", label="rows read before"),
+        Line2D([], [], color=color, marker="o", markersize=3.2, label=side)
+        for side, color in colors.items()
+        if side in have
+    ]
+    if any(entry["tokens"] > row["inputs"]["one_pass"] for entry in row["points"]):
+        hollow = {"marker": "o", "markersize": 4, "fillstyle": "none", "linestyle": "none"}
+        entries.append(Line2D([], [], color=COLORS[1], label="rows read before", **hollow))
+    entries += [
         Line2D([], [], color=QUIET, label="as many random rows"),
         Line2D([], [], color=QUIET, linestyle=":", label="untrained SAE"),
-        Line2D([], [], color=INK, label="all units"),
-        Line2D([], [], color=INK, linestyle="--", label="best unit (probes)"),
-    ]  # fmt: skip
-    figure.legend(handles=entries, loc="outside lower center", ncols=4)
+    ]
+    if "probe 1" in measured:
+        entries.append(Line2D([], [], color=INK, linestyle="--", label="probe of one unit"))
+    if "probe all" in measured:
+        entries.append(Line2D([], [], color=INK, label="probe of all units"))
+    figure.legend(handles=entries, loc="outside lower center", ncols=4 if n_panels > 2 else 3)
 
 
 def main() -> None:

@@ -434,6 +434,14 @@ def test_methods_are_named_after_what_they_choose_from(found, dictionary, concep
         "region mean, 2 whitened", "census mean",
     }  # fmt: skip
     assert len(supervised_methods(found)) == 3
+    positive, negative, *_ = detectors.numbers(found.rows, concept)
+    scale = np.diag(np.linspace(0.1, 3, WIDTH))
+    methods = region_methods({"region mean": [one]}, 2, scale)
+    (fit,) = methods["region mean, 2 whitened"]
+    expected = one.anchored(positive, negative, 2, scale)
+    assert np.array_equal(fit(positive, negative).directions, expected.directions)
+    (fit,) = methods["region mean, 2 anchored"]
+    assert not np.array_equal(fit(positive, negative).directions, expected.directions)
 
 
 # End to end, and what is refused
