@@ -309,7 +309,7 @@ def match(reference, codes) -> float:
 def sides(options: argparse.Namespace, site, evaluation: Evaluation):
     """(name, seed, tokens, make) of every point, where make() gives the side."""
     from exemplars.analyses import detectors
-    from exemplars.analyses.sae import load_sae
+    from exemplars.analyses.autoencoders import load_sae
     from exemplars.dictionary import usable_directions
 
     built_of = lru_cache(1)(partial(build, site, times=3))
@@ -390,7 +390,7 @@ def measure(options: argparse.Namespace) -> None:
 
 def reference_of(out: Path, evaluation: Evaluation):
     """The reference SAE's units as sets of rows; None before it is trained."""
-    from exemplars.analyses.sae import load_sae
+    from exemplars.analyses.autoencoders import load_sae
 
     folder = out / REFERENCE
     if not (folder / "training.jsonl").exists():
@@ -479,6 +479,7 @@ def write(options: argparse.Namespace) -> None:
             "one_pass": TOKENS[-1],
             "match_rows": MATCH_ROWS,
             "intervals": "95 %, bootstrap over 26 concepts",
+            "note": options.note,
         },
         trials_fvu=trials,
         chosen=chosen(options.out),
@@ -610,6 +611,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="", help="of the points to measure; default: all")
     parser.add_argument("--seeded", default=f"{EP},{SAES[K_ACTIVE]},{RANDOM_ROWS}",
                         help="sides that are measured with more than one seed")  # fmt: skip
+    parser.add_argument("--note", default="", help="for the row that is written")
     home = Path.home() / ".cache/exemplars"
     parser.add_argument("--cache", type=Path, default=home / "bench")
     options = parser.parse_args()

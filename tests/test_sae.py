@@ -16,8 +16,10 @@ import exemplars as ex
 from builds import SETTINGS, documents
 from conftest import make_tokenizer
 from exemplars import cli, report
+from exemplars.analyses import autoencoders
 from exemplars.analyses import sae as module
-from exemplars.analyses.sae import METHODS, NULLS, SparseAutoencoder, compare_sae, load_sae
+from exemplars.analyses.autoencoders import ACTIVATIONS, SparseAutoencoder, load_sae
+from exemplars.analyses.sae import METHODS, NULLS, compare_sae
 from exemplars.cli import sae as _command  # noqa: F401  # the verb adds itself
 from exemplars.report.sae import sae_figure, sae_text
 from tiny_models import WIDTH as MODEL_WIDTH
@@ -266,8 +268,8 @@ def test_blocks_change_nothing(monkeypatch, readout):
     dictionary = dictionary_of(vectors, 30.0)
     sae = random_sae(16)
     whole = compare_sae(dictionary, sae, vectors, readout=readout, top=10, min_active=3, seeds=1)
-    monkeypatch.setattr(module, "_step", lambda n_units: 7)
-    monkeypatch.setattr(module, "_CELLS", 40)
+    monkeypatch.setattr(module, "rows_at_once", lambda n_units: 7)
+    monkeypatch.setattr(module, "CELLS", 40)
     parts = compare_sae(dictionary, sae, vectors, readout=readout, top=10, min_active=3, seeds=1)
     assert report.to_json(parts.measures) == report.to_json(whole.measures)
     np.testing.assert_array_equal(parts.feature_partner, whole.feature_partner)
@@ -410,7 +412,7 @@ def any_sae(activation, seed=0, m=9, **more):
     return SparseAutoencoder(**given, **more)
 
 
-@pytest.mark.parametrize("activation", module.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("normalization", ["none", "layer_norm", "constant_norm_rescale"])
 @pytest.mark.parametrize("flag", [True, False])
 def test_codes_are_those_of_the_definition(activation, normalization, flag):
@@ -424,7 +426,7 @@ def test_codes_are_those_of_the_definition(activation, normalization, flag):
 
 def test_of_equal_preactivations_topk_keeps_the_first():
     codes = np.array([[1, 3, 3, 3, 0], [5, 5, 5, 5, 5], [4, 3, 2, 1, 0]], np.float32)
-    module._zero_all_but_largest(codes, 2)
+    autoencoders._zero_all_but_largest(codes, 2)
     assert codes.tolist() == [[0, 3, 3, 0, 0], [5, 5, 0, 0, 0], [4, 3, 0, 0, 0]]
 
 

@@ -29,7 +29,7 @@ from exemplars.cli.terminal import interruptible, print_result, progress_bar, sa
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exemplars.analyses.sae import SparseAutoencoder
+    from exemplars.analyses.autoencoders import SparseAutoencoder
     from exemplars.dictionary import Dictionary
 
 
@@ -78,7 +78,8 @@ def sae(
 ) -> None:
     """Compare regions with the features of a sparse autoencoder (SAE), with nulls."""
     from exemplars import figures
-    from exemplars.analyses.sae import compare_sae, load_sae
+    from exemplars.analyses.autoencoders import load_sae
+    from exemplars.analyses.sae import compare_sae
     from exemplars.report.sae import sae_figure, sae_text
 
     if (text is None) == (activations is None):
