@@ -1,7 +1,7 @@
 # make demo    real dictionaries of a real model (about 4 minutes on 2 cores)
 # make test    the tests
 # make check   format, lint, types, tests, docs
-# make bench   the benchmarks; rows go to bench/results
+# make bench   the benchmarks; rows go to bench/results (detection alone takes hours)
 
 PYTHON ?= python3
 VENV := .venv
@@ -44,7 +44,9 @@ bench: $(INSTALLED)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/memory.py
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/large.py
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/engine.py
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/concepts.py
 	$(BIN)/python bench/tables.py
+	$(BIN)/python bench/concept_page.py
 
 fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .
