@@ -299,8 +299,8 @@ def test_the_report_has_every_method_on_every_concept(report, concepts):
     assert report.concepts == tuple(concepts)
     assert set(report.detections) == {
         "region mean", "region mean, contrast", "region mean, 2 summed", "region mean, 2 anchored",
-        "exemplar", "exemplar, contrast", NULL, f"{NULL}, 2 summed", f"{NULL}, 2 anchored",
-        K_MEANS, "difference of means", "logistic probe, tokens", "logistic probe, means",
+        "region mean, 2 whitened", "exemplar", "exemplar, contrast", NULL, f"{NULL}, 2 summed",
+        f"{NULL}, 2 anchored", f"{NULL}, 2 whitened", K_MEANS, "difference of means", "logistic probe, tokens", "logistic probe, means",
     }  # fmt: skip
     for name, detections in report.detections.items():
         assert len(detections) == 3
