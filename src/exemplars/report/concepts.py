@@ -42,7 +42,7 @@ def concepts_text(report: ConceptReport, dictionary: Dictionary, lens: Any = Non
         ),
         f"AUROC is of test texts, intervals are over {over}; valid.: found on half of the training "
         "texts, tested on the other half; dot: with raw products; less null: less random rows, "
-        "found in the same way. Anchored directions are fitted to labels, as probes are.",
+        "found in the same way. Anchored and whitened: fitted to labels, as probes are.",
     ]  # fmt: skip
     if one:
         region = region_of(report, 0)

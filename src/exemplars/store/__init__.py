@@ -248,12 +248,7 @@ def load_lens(folder: str | os.PathLike[str]) -> Any:
     Raises:
         FormatError: The folder is not a dictionary, or the file is not what it should be.
     """
-    place = Path(folder)
-    manifest = manifest_of(place)
-    if LENS not in manifest.files:
-        return None
-    check_files(place, manifest, verify=True)
-    return read_table(place / LENS)
+    return _load_table(folder, LENS)
 
 
 def save_labels(folder: str | os.PathLike[str], table: Any) -> None:
@@ -276,12 +271,16 @@ def load_labels(folder: str | os.PathLike[str]) -> Any:
     Raises:
         FormatError: The folder is not a dictionary, or the file is not what it should be.
     """
+    return _load_table(folder, LABELS)
+
+
+def _load_table(folder: str | os.PathLike[str], name: str) -> Any:
     place = Path(folder)
     manifest = manifest_of(place)
-    if LABELS not in manifest.files:
+    if name not in manifest.files:
         return None
     check_files(place, manifest, verify=True)
-    return read_table(place / LABELS)
+    return read_table(place / name)
 
 
 def check_model(dictionary: Dictionary, model: Any, *, allow_mismatch: bool = False) -> str | None:
