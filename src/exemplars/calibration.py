@@ -53,9 +53,9 @@ class Calibration:
     block_rows: int
     """Rows in a block whose pairwise distances are ranked."""
     vector_norms: tuple[float, float, float] = (math.nan, math.nan, math.nan)
-    """5th percentile, median, 95th percentile of ‖x‖."""
+    """5th percentile, median, 95th percentile of ‖x‖: the median is the unit of strengths."""
     centered_norms: tuple[float, float, float] = (math.nan, math.nan, math.nan)
-    """The same of ‖x − c‖: the median is the unit of steering strengths."""
+    """The same of ‖x − c‖."""
     norm_limit: float | None = None
     """Rows with a larger ‖x‖ are attention sinks: they are dropped, here and in a build."""
     dropped: Mapping[str, int] = field(default_factory=dict)

@@ -1,9 +1,12 @@
-"""The command that writes dictionaries in other libraries' formats."""
+"""The command that writes dictionaries and directions in other libraries' formats."""
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,19 +15,34 @@ from exemplars.cli.options import Folder, Json, example, open_dictionary
 from exemplars.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
+    from exemplars.dictionary import Dictionary
     from exemplars.export import Export
+    from exemplars.export.directions import DirectionExport
+
+_LAYERS = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", re.ASCII)
 
 
 @app.command(
     epilog=example(
         "  exemplars export saelens gpt2-l6-p2 gpt2-l6-p2-saelens\n"
-        "  exemplars export sparsify gpt2-l6-p2 coders --min-members 10"
+        "  exemplars export sparsify gpt2-l6-p2 coders --min-members 10\n"
+        "  exemplars export gguf gpt2-l6-p2 region42.gguf --region 42 --strength 0.5\n"
+        "  exemplars export lm-eval gpt2-l6-p2 ablate42.csv --region 42"
     )
 )
 def export(
-    format_: Annotated[str, typer.Argument(help="saelens or sparsify.", metavar="FORMAT")],
+    format_: Annotated[
+        str,
+        typer.Argument(
+            help="Of a dictionary: saelens, sparsify. Of a direction: gguf, steering-vectors, "
+            "lm-eval.",
+            metavar="FORMAT",
+        ),
+    ],
     folder: Folder,
-    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    out: Annotated[
+        Path, typer.Argument(help="Folder to write; a file for a direction.", metavar="OUT")
+    ],
     top: Annotated[
         int | None, typer.Option(help="Only so many regions with the most members.", min=1)
     ] = None,
@@ -32,37 +50,149 @@ def export(
         int | None, typer.Option(help="Only regions with at least so many members.", min=1)
     ] = None,
     basis: Annotated[str, typer.Option(help="exemplar or mean: the directions.")] = "exemplar",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16. Default: float32.")
+    ] = None,
     hookpoint: Annotated[
         str | None, typer.Option(help="The hook's name. Default: from the dictionary's site.")
+    ] = None,
+    region: Annotated[
+        list[int] | None,
+        typer.Option(help="Of a direction: the region. Repeat for the direction of their sum."),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="Of a direction: length in units of the site's median activation norm. Default: 1."
+        ),
+    ] = None,
+    unit: Annotated[
+        float | None,
+        typer.Option(help="Raw length of a strength of 1. Default: the median activation norm."),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="gguf, steering-vectors: layers that share the strength, 14 or 14-16. Default: "
+            "the dictionary's."
+        ),
+    ] = None,
+    model_hint: Annotated[
+        str | None, typer.Option(help="gguf: the architecture. Default: from the model's class.")
+    ] = None,
+    action: Annotated[str | None, typer.Option(help="lm-eval: ablate (default) or add.")] = None,
+    sparsify: Annotated[
+        Path | None,
+        typer.Option(help="lm-eval: a sparsify export to refer to. Default: a new one beside OUT."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an export that is there.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write a dictionary in the format of another library."""
-    from exemplars.export import check_format, export_as, select_regions, weight_bytes
-    from exemplars.report import size
+    """Write a dictionary, or the direction of a region, in the format of another library."""
+    from exemplars.export.directions import DIRECTION_FORMATS
 
-    check_format(format_)
-    dictionary = open_dictionary(folder)
-    regions = select_regions(dictionary, top=top, min_members=min_members, basis=basis)
-    needed = weight_bytes(len(regions), dictionary.width, dtype)
-    say(f"writing {len(regions):,} latents, {size(needed)}, to {out}")
-    done = export_as(
-        dictionary, format_, out, top=top, min_members=min_members, basis=basis, dtype=dtype,
-        hookpoint=hookpoint, overwrite=overwrite,
-    )  # fmt: skip
+    given = {
+        "top": top, "min_members": min_members, "dtype": dtype, "hookpoint": hookpoint,
+        "region": region or None, "strength": strength, "unit": unit, "layers": layers,
+        "model_hint": model_hint, "action": action, "sparsify": sparsify,
+    }  # fmt: skip
+    check_options(format_, given)
+    options = {name: value for name, value in given.items() if value is not None}
+    options |= {"basis": basis, "overwrite": overwrite}
+    write = _write_direction if format_ in DIRECTION_FORMATS else _write_dictionary
+    done, text = write(open_dictionary(folder), format_, out, options)
     for warning in done.warnings:
         say(f"warning: {warning}")
-    print_result(done, export_text(done), json)
+    print_result(done, text, json)
+
+
+def check_options(format_: str, given: Mapping[str, Any]) -> None:
+    """Refuse a format that there is not, and an option that belongs to others.
+
+    Raises:
+        ValueError: With the option as it is typed.
+    """
+    from exemplars.export import FORMATS, check_format
+    from exemplars.export.directions import DIRECTION_FORMATS
+
+    if format_ not in DIRECTION_FORMATS:
+        check_format(format_)
+    write: Any = {**FORMATS, **DIRECTION_FORMATS}[format_]
+    known = {
+        "region" if name == "regions" else name for name in inspect.signature(write).parameters
+    }
+    wrong = [name for name, value in given.items() if value is not None and name not in known]
+    if wrong:
+        flag = "--" + wrong[0].replace("_", "-")
+        raise ValueError(f"the format {format_} has no option {flag}; see exemplars export --help")
+
+
+def layers_of(text: str) -> list[int]:
+    """Layers as they are typed: "14", "14-16", "3,14-16".
+
+    Raises:
+        ValueError: Something else.
+    """
+    found: list[int] = []
+    for part in text.split(",") if _LAYERS.fullmatch(text) else []:
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    if not found:
+        raise ValueError(f'the layers are "{text}", expected numbers from 0 such as 14 or 14-16')
+    return found
 
 
 def export_text(done: Export) -> str:
-    """What was written."""
+    """What was written of a dictionary."""
     from exemplars.report import size, table
 
     header = ("format", "latents", "dropped regions", "basis", "dtype", "size")
     row = (done.format, done.latents, done.dropped, done.basis, done.dtype, size(done.bytes))
     return f"{table(header, [row])}\n\nwritten to {done.folder}: {', '.join(done.files)}"
+
+
+def direction_text(done: DirectionExport) -> str:
+    """What was written of a direction."""
+    from exemplars.report import table
+
+    header = ("format", "regions", "basis", "action", "strength", "length", "where")
+    where = done.hookpoint or ", ".join(f"layer {layer}" for layer in done.layers)
+    numbers = ["" if x is None else f"{x:.4g}" for x in (done.strength, done.length)]
+    row = (
+        done.format,
+        " + ".join(map(str, done.regions)),
+        done.basis,
+        done.action,
+        *numbers,
+        where,
+    )
+    beside = f", which refers to {done.sparsify}" if done.sparsify else ""
+    return f"{table(header, [row])}\n\nwritten to {done.file}{beside}"
+
+
+def _write_dictionary(
+    dictionary: Dictionary, format_: str, out: Path, options: dict[str, Any]
+) -> tuple[Export, str]:
+    from exemplars.export import export_as, select_regions, weight_bytes
+    from exemplars.report import size
+
+    filters = {name: options.get(name) for name in ("top", "min_members")}
+    regions = select_regions(dictionary, **filters, basis=options["basis"])
+    needed = weight_bytes(len(regions), dictionary.width, options.get("dtype", "float32"))
+    say(f"writing {len(regions):,} latents, {size(needed)}, to {out}")
+    done = export_as(dictionary, format_, out, **options)
+    return done, export_text(done)
+
+
+def _write_direction(
+    dictionary: Dictionary, format_: str, out: Path, options: dict[str, Any]
+) -> tuple[DirectionExport, str]:
+    from exemplars.export.directions import export_direction
+
+    regions = options.pop("region", [])
+    if "layers" in options:
+        options["layers"] = layers_of(options["layers"])
+    done = export_direction(dictionary, format_, out, regions, **options)
+    return done, direction_text(done)

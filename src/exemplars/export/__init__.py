@@ -6,6 +6,7 @@
 | `sparsify` | `sparsify` | sparsify, delphi, lm-evaluation-harness              |
 | (a class)  | `saebench` | SAEBench's evaluations                               |
 | (a class)  | `axbench`  | AxBench's training, inference and evaluation         |
+| (a file)   | `directions` | of a direction: llama.cpp, repeng, steering-vectors, lm-eval |
 
     selection, writing ─► saelens, sparsify;  selection ─► saebench, axbench
 
@@ -22,6 +23,15 @@ from typing import Any
 
 from exemplars.dictionary import Dictionary
 from exemplars.export.axbench import axbench_model
+from exemplars.export.directions import (
+    DIRECTION_FORMATS,
+    DirectionExport,
+    export_direction,
+    to_control_vector,
+    to_lm_eval,
+    to_steering_file,
+    to_steering_vector,
+)
 from exemplars.export.saebench import saebench_sae
 from exemplars.export.saelens import to_saelens
 from exemplars.export.selection import select_regions, weight_bytes
@@ -29,14 +39,21 @@ from exemplars.export.sparsify import to_sparsify
 from exemplars.export.writing import Export
 
 __all__ = [
+    "DIRECTION_FORMATS",
     "FORMATS",
+    "DirectionExport",
     "Export",
     "axbench_model",
     "export_as",
+    "export_direction",
     "saebench_sae",
     "select_regions",
+    "to_control_vector",
+    "to_lm_eval",
     "to_saelens",
     "to_sparsify",
+    "to_steering_file",
+    "to_steering_vector",
     "weight_bytes",
 ]
 
@@ -59,6 +76,8 @@ def export_as(
         ValueError: An unknown format, or an option that it does not have.
     """
     check_format(format_)
+    if format_ not in FORMATS:
+        raise ValueError(f"{format_} is a format of directions; use export_direction")
     write = FORMATS[format_]
     given = {name: value for name, value in options.items() if value is not None}
     unknown = set(given) - set(inspect.signature(write).parameters)
@@ -71,11 +90,12 @@ def check_format(format_: str) -> None:
     """Refuse a format that there is not.
 
     Raises:
-        ValueError: It is none of `FORMATS`.
+        ValueError: It is none of `FORMATS` and `DIRECTION_FORMATS`.
     """
-    if format_ not in FORMATS:
-        close = difflib.get_close_matches(format_, FORMATS, n=1)
+    known = (*FORMATS, *DIRECTION_FORMATS)
+    if format_ not in known:
+        close = difflib.get_close_matches(format_, known, n=1)
         hint = f"; did you mean {close[0]}" if close else ""
         raise ValueError(
-            f'there is no format "{format_}", expected one of {", ".join(FORMATS)}{hint}'
+            f'there is no format "{format_}", expected one of {", ".join(known)}{hint}'
         )
