@@ -1,6 +1,7 @@
-"""Tokenizers built in memory, one for each way in which real ones differ. No network."""
+"""Tokenizers built in memory, one for each way in which real ones differ; the command line."""
 
 import contextlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,21 @@ def left_tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture
 def bare_tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer("bare")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command line: its exit status, stdout and stderr."""
+    from exemplars import cli
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["exemplars", *map(str, words)])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        captured = capsys.readouterr()
+        return done.value.code, captured.out, captured.err
+
+    return call
 
 
 def pytest_configure() -> None:

@@ -65,20 +65,6 @@ def built(model, corpus, tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line: its exit status, stdout and stderr."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["exemplars", *map(str, words)])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        captured = capsys.readouterr()
-        return done.value.code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def fails(run):
     """Run a command line that must fail: its one sentence."""
 

@@ -1,6 +1,8 @@
 """Concept detection: planted concepts are found, chance is not, and test texts choose nothing."""
 
+import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -406,9 +408,16 @@ def test_spread_validation_and_hard_negatives_are_means_over_concepts(report):
 def test_a_report_is_by_its_seed_and_its_progress_is_told(dictionary, rows, concepts, report):
     done = []
     again = detect_concepts(
-        dictionary, rows, concepts, rows.vectors, k=2, null_seeds=2, on_concept=done.append
-    )
-    assert done == [1, 2, 3]
+        dictionary, rows, concepts, rows.vectors, k=2, null_seeds=2,
+        on_step=lambda *step: done.append(step),
+    )  # fmt: skip
+    assert done == [
+        (stage, n, total)
+        for stage, total in (
+            ("choosing directions", 18), ("fitting probes", 3), ("testing detectors", 3),
+        )
+        for n in range(total + 1)
+    ]  # fmt: skip
     for name, detections in report.detections.items():
         for mine, theirs in zip(detections, again.detections[name], strict=True):
             assert all(map(same, mine.detectors, theirs.detectors))
@@ -471,6 +480,28 @@ def test_a_model_end_to_end_leaves_out_texts_without_rows():
     census = ex.census(dictionary, model, stream)
     more = detect_concepts(census, rows, [concept], drawn, k=2, null_seeds=1)
     assert set(more.detections) - set(report.detections) == {"census mean"}
+
+
+def test_the_scores_of_one_set_of_candidates_are_held_at_a_time(
+    dictionary, rows, concepts, report, monkeypatch
+):
+    made, most = [], []
+
+    def remembered(*arguments):
+        candidates = Candidates.of(*arguments)
+        made.append(weakref.ref(candidates.scores))
+        most.append(sum(there() is not None for there in made))
+        return candidates
+
+    monkeypatch.setattr(study, "Candidates", SimpleNamespace(of=remembered))
+    detect_concepts(dictionary, rows, concepts[:1], rows.vectors, k=2, null_seeds=2)
+    assert most == [1] * 6
+
+
+def test_training_texts_that_are_left_out_are_said(dictionary, rows, concepts):
+    some = [replace(concepts[0], left_out=2), replace(concepts[1], left_out=1)]
+    report = detect_concepts(dictionary, rows, some, rows.vectors, null_seeds=1)
+    assert report.notes == ("3 training texts are test texts too, and were left out",)
 
 
 def test_the_least_that_is_allowed_is_enough(dictionary, rows, concept):

@@ -1,15 +1,15 @@
 """`exemplars concepts`: two files or an AxBench folder in, a table, a card, a figure out."""
 
 import json
-import sys
+import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import exemplars as ex
-from exemplars import cli
 from exemplars.analyses.concepts import detect_concepts
 from exemplars.analyses.labelled import read_concept, read_text_rows
 from exemplars.building import tokenization_of
@@ -25,15 +25,8 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["exemplars", "concepts", *map(str, words)])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        said = capsys.readouterr()
-        return done.value.code, said.out, said.err
-
-    return call
+def run(run):
+    return partial(run, "concepts")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +81,39 @@ def test_the_command_says_what_the_library_finds(run, built, files, report):
     assert result["concepts"][0]["card"]["region"] == region
     assert result["methods"]["random rows"]["seeds"] == 2
     assert result["methods"]["random rows"]["cosine"]["less_null"] is None
+
+
+STAGES = (
+    *("texts", "rows of the stream", "choosing directions", "fitting probes"), "testing detectors",
+)  # fmt: skip
+
+
+def test_every_stage_is_shown_on_stderr_alone(run, built, files):
+    status, said, err = run(built / "d", *files, *FEW, "--text", built / "corpus", "--json")
+    assert status == 0, err
+    json.loads(said)
+    shown = [err.index(f"{stage}: ") for stage in STAGES]
+    assert shown == sorted(shown)
+    for stage in STAGES:
+        assert f"{stage}: 100%" in err or stage == "rows of the stream"  # the corpus has few
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_ctrl_c_ends_it_with_one_sentence(run, built, files, monkeypatch, stage):
+    from tqdm import tqdm
+
+    update = tqdm.update
+
+    def interrupting(bar, n=1):
+        if bar.desc == stage:
+            signal.raise_signal(signal.SIGINT)
+        return update(bar, n)
+
+    monkeypatch.setattr(tqdm, "update", interrupting)
+    status, said, err = run(built / "d", *files, *FEW, "--text", built / "corpus")
+    assert (status, said) == (130, "")
+    assert "Traceback" not in err
+    assert err.rstrip().split("\n")[-1] == "interrupted; nothing was written"
 
 
 def test_an_axbench_folder_gives_a_line_for_each_concept(run, built, tmp_path):

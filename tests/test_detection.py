@@ -14,6 +14,7 @@ from exemplars.analyses.detection import (
     hard_negative_score,
     interval,
     max_over_positions,
+    weighted_aurocs,
 )
 
 LEVELS = np.array([-np.inf, -2.5, -1, -0.0, 0, 1e-30, 1, 1.0000001, 7], np.float32)
@@ -193,6 +194,18 @@ def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say():
         assert found.low <= found.estimate <= found.high
         covered += found.low <= truth <= found.high
     assert 0.87 < covered / tries < 0.99
+
+
+def test_weighted_aurocs_are_the_other_two():
+    random = np.random.default_rng(3)
+    positive, negative = levels(random, 9), levels(random, 6)
+    scores, mine = np.concatenate([positive, negative]), np.arange(15) < 9
+    (once,) = weighted_aurocs(scores, mine, np.ones((1, 15)))
+    assert once == pytest.approx(auroc(positive, negative), abs=1e-12)
+    again = np.random.default_rng(4)
+    draws = np.hstack([again.multinomial(n, np.full(n, 1 / n), size=25) for n in (9, 6)])
+    expected = bootstrap_aurocs([(positive, negative)], n=25, seed=4)[:, 0]
+    assert weighted_aurocs(scores, mine, draws) == pytest.approx(expected, abs=1e-6)
 
 
 def test_intervals_are_quantiles_about_the_estimate_that_is_given():

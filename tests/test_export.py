@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 import exemplars as ex
-from exemplars import cli, export
+from exemplars import export
 from exemplars.errors import ActivationError, FormatError
 from exemplars.export import writing
 from exemplars.export.axbench import auroc_of_columns, choose_region
@@ -49,18 +49,6 @@ def dictionary():
     assert len(made) > 30
     assert len(np.unique(made.counts)) > 5
     return made
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["exemplars", *map(str, words)])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        captured = capsys.readouterr()
-        return done.value.code, captured.out, captured.err
-
-    return call
 
 
 def saelens_latents(folder, x):

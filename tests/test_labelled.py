@@ -36,9 +36,9 @@ def model():
 # AxBench's folders
 
 
-def axbench_rows(*rows):
+def axbench_rows(*rows, asked="asked"):
     keys = ("output", "category", "concept_id", "output_concept", "input")
-    return [dict(zip(keys, (*row, f"asked {k}"), strict=True)) for k, row in enumerate(rows)]
+    return [dict(zip(keys, (*row, f"{asked} {k}"), strict=True)) for k, row in enumerate(rows)]
 
 
 TRAIN = axbench_rows(
@@ -59,6 +59,7 @@ TEST = axbench_rows(
     ("test 1", "positive", 1, None),
     ("test 1 not", "negative", 1, "other"),
     ("test 9", "positive", 9, "no training"),
+    asked="asked to test",
 )
 
 
@@ -77,6 +78,19 @@ def test_an_axbench_folder_gives_each_concept_its_texts(tmp_path):
     ]  # fmt: skip
     asked = read_axbench(tmp_path, column="input")
     assert asked[0].positive == ("asked 0", "asked 2", "asked 3")
+
+
+@pytest.mark.parametrize("category", ["positive", "negative", "hard negative"])
+def test_no_text_of_an_axbench_concept_is_in_both_parts(tmp_path, category):
+    before = read_axbench(write_axbench(tmp_path))
+    assert [concept.left_out for concept in before] == [0, 0]
+    both = axbench_rows(*((text, category, 0, "salt") for text in ("in 0 b", "shared", "in 1 a")))
+    first, second = read_axbench(write_axbench(tmp_path, test=[*TEST, *both]))
+    assert (first.positive, first.negative) == (("in 0 a",), ("shared too",))
+    held = {*first.test_positive, *first.test_negative, *first.test_hard_negative}
+    assert {"in 0 b", "shared", "in 1 a"} <= held
+    assert first.left_out == 2
+    assert second == before[1]  # another concept's test texts are none of its own
 
 
 def test_a_concept_lists_each_of_its_texts_once():
@@ -300,6 +314,18 @@ def test_a_text_twice_or_none_at_all_is_refused(model):
         read_text_rows(model, SITE, [], TOKENIZATION)
 
 
+def test_how_many_texts_were_read_is_told(model, monkeypatch):
+    monkeypatch.setattr(labelled, "_WINDOW_TOKENS", 64)
+    steps = []
+    texts = [*filter(None, TEXTS), ""]  # the last has no rows to tell of
+    read_text_rows(model, SITE, texts, TOKENIZATION, lambda *step: steps.append(step))
+    assert {(what, total) for what, _, total in steps} == {("texts", len(texts))}
+    done = [n for _, n, _ in steps]
+    assert len(done) > 3
+    assert done == sorted(done)
+    assert done[-1] == len(texts)
+
+
 def test_only_empty_texts_have_no_rows(model):
     found = read_text_rows(model, SITE, [""], TOKENIZATION)
     assert found.vectors.shape == (0, WIDTH)
@@ -359,5 +385,5 @@ def test_a_text_without_a_row_is_named_or_left_out(rows):
 
 def test_the_parts_of_a_concept_are_all_looked_at():
     fields = Concept.__dataclass_fields__
-    assert [name for name in fields if name != "name"] == [*SPLITS]
+    assert [name for name in fields if name not in ("name", "left_out")] == [*SPLITS]
     assert labelled.SPLITS is SPLITS

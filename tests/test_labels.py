@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import signal
-import sys
 import threading
 import time
 import unicodedata
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 
 import exemplars as ex
 from conftest import make_tokenizer
-from exemplars import cli, labels, report, store
+from exemplars import labels, report, store
 from exemplars.contexts import Context, TableContexts
 from exemplars.errors import FormatError, SourceError
 from exemplars.labels import detection, prompts
@@ -669,20 +668,6 @@ def test_one_author_has_one_label_of_a_region_and_the_latest_is_shown(dictionary
 
 
 # --- the command ---
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command line: its exit status, stdout and stderr."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["exemplars", *map(str, words)])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        captured = capsys.readouterr()
-        return done.value.code, captured.out, captured.err
-
-    return call
 
 
 def test_the_command_labels_scores_and_stores(run, saved, monkeypatch):

@@ -2,17 +2,16 @@
 
 import itertools
 import json
-import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 import exemplars as ex
 import exemplars.cli.probe  # adds itself
-from exemplars import cli
 from exemplars.analyses import probing
-from exemplars.analyses.detection import auroc
+from exemplars.analyses.detection import auroc, weighted_aurocs
 from exemplars.analyses.labelled import Concept, TextRows
 from exemplars.analyses.probing import (
     CODES,
@@ -26,7 +25,6 @@ from exemplars.analyses.probing import (
     mean_report,
     probe,
     probe_tasks,
-    weighted_aurocs,
 )
 from exemplars.analyses.tasks import ProbeTask, read_task, without_empty_texts
 from exemplars.report.probing import probe_figure, probe_text
@@ -601,18 +599,27 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["exemplars", "probe", *map(str, words)])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        said = capsys.readouterr()
-        return done.value.code, said.out, said.err
-
-    return call
+def run(run):
+    return partial(run, "probe")
 
 
 FEW = ("--readout", "binary", "--basis", "exemplar", "--k", "1", "--seeds", "1")
+
+
+def test_the_command_shows_what_it_reads_and_ctrl_c_ends_it(run, built, monkeypatch):
+    words = (built / "d", "--labels", built / "labels.jsonl", "--text", built / "corpus", *FEW)
+    status, _, err = run(*words)
+    assert status == 0, err
+    assert "texts: 100%" in err
+    assert "rows of the stream: " in err
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probing, "probe_tasks", interrupt)
+    status, said, err = run(*words)
+    assert (status, said) == (130, "")
+    assert err.rstrip().split("\n")[-1] == "interrupted; nothing was written"
 
 
 def test_the_command_probes_a_file_of_labels(run, built, tmp_path):

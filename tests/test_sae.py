@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 import exemplars as ex
 from builds import SETTINGS, documents
 from conftest import make_tokenizer
-from exemplars import cli, report
+from exemplars import report
 from exemplars.analyses import autoencoders
 from exemplars.analyses import sae as module
 from exemplars.analyses.autoencoders import ACTIVATIONS, SparseAutoencoder, load_sae
@@ -641,18 +640,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, place):
+def run(run, place):
     """Run `exemplars sae` on the dictionary: its exit status, stdout and stderr."""
-
-    def call(sae, *words):
-        start = ["exemplars", "sae", place / "dictionary", place / sae]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in (*start, *words)])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        captured = capsys.readouterr()
-        return done.value.code, captured.out, captured.err
-
-    return call
+    return lambda sae, *words: run("sae", place / "dictionary", place / sae, *words)
 
 
 def test_the_command_compares_on_texts_and_on_kept_activations(run, place, tmp_path):

@@ -16,7 +16,7 @@ from exemplars.errors import SourceError
 from tiny_models import tiny_model
 
 SITE = "resid_post.1"
-SIZE = 16 * TOKENIZATION.context_length
+SIZE = 8 * TOKENIZATION.context_length
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,17 @@ def test_every_row_is_drawn_where_the_texts_have_no_more(model, folder, dictiona
     assert source.startswith(f"{len(usable):,} random rows of 60 documents")
     assert len(found) == len(usable)
     assert np.sort(found, axis=0) == pytest.approx(np.sort(usable, axis=0), abs=1e-4)
+
+
+def test_how_many_rows_were_read_is_told(model, folder, dictionary):
+    steps = []
+    texts = ex.texts(folder)
+    stream_rows(dictionary, model, 200, 0, texts, lambda *step: steps.append(step))
+    assert {(what, total) for what, _, total in steps} == {("rows of the stream", 200)}
+    done = [n for _, n, _ in steps]
+    assert len(done) > 1
+    assert done == sorted(done)
+    assert done[-1] == 200
 
 
 def test_a_view_limits_the_rows(model, folder, dictionary, usable):

@@ -51,6 +51,12 @@ class Region:
     center: Float32
     """(D,) the dictionary's center."""
     threshold: float
+    site: str | None
+    """Where in the model; None for a dictionary that does not say."""
+    median_norm: float
+    """Of the site's activations, raw: the unit of steering strengths."""
+    median_centered_norm: float
+    """Of their distances from the center."""
     contexts: tuple[Context, ...]
 
     def direction(self, basis: str = "exemplar") -> Float32:
@@ -95,6 +101,13 @@ class Dictionary:
     def threshold(self) -> float:
         """θ: the cosine distance up to which a row joined a region."""
         return self.calibration.threshold(self.percentile)
+
+    @property
+    def site(self) -> str | None:
+        """The site's name; None where the provenance does not say."""
+        about = self.provenance.get("site")
+        name = about.get("name") if isinstance(about, Mapping) else None
+        return None if name is None else str(name)
 
     @property
     def n_regions(self) -> int:
@@ -154,6 +167,9 @@ class Dictionary:
             mean_distance=float(self.members.distance_sums[k]) / count if count else float("nan"),
             center=self.center,
             threshold=self.threshold,
+            site=self.site,
+            median_norm=self.calibration.vector_norms[1],
+            median_centered_norm=self.calibration.centered_norms[1],
             contexts=tuple(self.contexts.region(k)) if self.contexts is not None else (),
         )
 

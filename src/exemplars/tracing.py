@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,8 +76,7 @@ def trace(
         ValueError: The dictionary does not say which site it is of.
     """
     store.check_model(dictionary, model, allow_mismatch=allow_mismatch)
-    about = dictionary.provenance.get("site")
-    site = about.get("name") if isinstance(about, Mapping) else None
+    site = dictionary.site
     if site is None:
         raise ValueError("the dictionary does not say which site it is of; assign vectors instead")
     tokenization = tokenization or tokenization_of(dictionary)

@@ -27,7 +27,7 @@ from exemplars.analyses.detection import (
     max_over_positions,
 )
 from exemplars.analyses.detectors import Detector, SiteRows, best, one_direction
-from exemplars.analyses.labelled import Concept, TextRows, without_empty
+from exemplars.analyses.labelled import Concept, OnStep, TextRows, without_empty
 from exemplars.dictionary import Dictionary, usable_directions
 from exemplars.geometry import Float32, Float64, Int64
 
@@ -114,7 +114,7 @@ def evaluate(
     *,
     validated: Collection[str] | None = None,
     notes: Sequence[str] = (),
-    on_concept: Callable[[int], None] = lambda k: None,
+    on_step: OnStep | None = None,
 ) -> ConceptReport:
     """Fit every method on each concept's training texts, and evaluate it on its test texts.
 
@@ -124,22 +124,11 @@ def evaluate(
         methods: By name, a fit for each seed.
         validated: Methods that are also fitted on halves of the training texts; None: all.
         notes: For the report.
-        on_concept: Called with the number of concepts done.
+        on_step: Told of how many concepts detectors were fitted, and then tested.
     """
-    found: dict[str, list[Detection]] = {name: [] for name in methods}
-    judged = [name for name in methods if validated is None or name in validated]
-    for k, concept in enumerate(concepts):
-        texts = _ConceptRows.of(rows, concept)
-        fitted = {
-            name: [fit(texts.positive, texts.negative) for fit in fits]
-            for name, fits in methods.items()
-        }
-        validation = _validation(texts, {name: methods[name] for name in judged})
-        for name, detection in _detections(texts, fitted, validation, k).items():
-            found[name].append(detection)
-        on_concept(k + 1)
-    results = {name: tuple(detections) for name, detections in found.items()}
-    return ConceptReport(tuple(concepts), results, tuple(notes))
+    fitted = _Fitted(rows.rows, concepts)
+    fitted.add(methods, _Steps("fitting detectors", len(concepts), on_step), validated)
+    return _tested(rows, concepts, fitted, notes, on_step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +146,8 @@ class _Part:
         self, fitted: Mapping[str, Sequence[Detector]], score: str = "cosine"
     ) -> dict[str, list[list[Float64]]]:
         """By method and seed, the scores of the texts of each class."""
+        if not fitted:
+            return {}
         scores = detectors.score_texts([d for several in fitted.values() for d in several],
                                        self.rows, score)  # fmt: skip
         columns = iter(scores.T)
@@ -168,48 +159,106 @@ class _Part:
 
 
 @dataclass(frozen=True, eq=False)
-class _ConceptRows:
-    """One concept's training texts, their two halves, and its test texts."""
+class _Texts:
+    """Numbers of one concept's training texts, of their two halves, and of its test texts."""
 
     positive: Int64
     negative: Int64
-    train: _Part
-    test: _Part
-    folds: tuple[tuple[Int64, Int64, _Part], ...]
-    """Texts of one half, and the other half to evaluate on."""
+    held: tuple[Int64, ...]
+    halves: tuple[tuple[Int64, Int64], ...]
 
     @classmethod
-    def of(cls, rows: SiteRows, concept: Concept) -> _ConceptRows:
-        positive, negative, *held = detectors.numbers(rows.rows, concept)
-        halves = [
-            (positive[a], negative[b])
-            for a, b in zip(
-                detectors.halves(len(positive), 0), detectors.halves(len(negative), 0), strict=True
-            )
-        ]
-        folds = tuple((*halves[k], _Part.of(rows, *halves[1 - k])) for k in (0, 1))
-        train, test = _Part.of(rows, positive, negative), _Part.of(rows, *held)
-        return cls(positive, negative, train, test, folds)
+    def of(cls, rows: TextRows, concept: Concept) -> _Texts:
+        positive, negative, *held = detectors.numbers(rows, concept)
+        parts = zip(
+            detectors.halves(len(positive), 0), detectors.halves(len(negative), 0), strict=True
+        )
+        halves = tuple((positive[a], negative[b]) for a, b in parts)
+        return cls(positive, negative, tuple(held), halves)
 
 
-def _validation(texts: _ConceptRows, methods: Mapping[str, Sequence[Fit]]) -> dict[str, float]:
+class _Steps:
+    """Counts what is done of a stage, and tells it."""
+
+    def __init__(self, stage: str, total: int, on_step: OnStep | None) -> None:
+        self.stage, self.total, self.on_step, self.done = stage, total, on_step, -1
+        self.tell()
+
+    def tell(self) -> None:
+        self.done += 1
+        if self.on_step is not None:
+            self.on_step(self.stage, self.done, self.total)
+
+
+class _Fitted:
+    """Every concept's detectors: all that is kept of the candidates they were chosen among."""
+
+    def __init__(self, rows: TextRows, concepts: Sequence[Concept]) -> None:
+        self.texts = [_Texts.of(rows, concept) for concept in concepts]
+        self.whole: list[dict[str, list[Detector]]] = [{} for _ in concepts]
+        """Of each concept, by method, one for each seed."""
+        self.halves: list[tuple[dict[str, list[Detector]], ...]] = [({}, {}) for _ in concepts]
+        """Those found on either half of its training texts."""
+
+    def add(
+        self,
+        methods: Mapping[str, Sequence[Fit]],
+        steps: _Steps,
+        validated: Collection[str] | None = None,
+    ) -> None:
+        """Fit methods to every concept; those of the same name are of further seeds."""
+        for texts, whole, halves in zip(self.texts, self.whole, self.halves, strict=True):
+            for name, fits in methods.items():
+                whole.setdefault(name, []).extend(f(texts.positive, texts.negative) for f in fits)
+                if validated is not None and name not in validated:
+                    continue
+                for found, half in zip(halves, texts.halves, strict=True):
+                    found.setdefault(name, []).extend(fit(*half) for fit in fits)
+            steps.tell()
+
+
+def _tested(
+    rows: SiteRows,
+    concepts: Sequence[Concept],
+    fitted: _Fitted,
+    notes: Sequence[str],
+    on_step: OnStep | None,
+) -> ConceptReport:
+    found: dict[str, list[Detection]] = {}
+    steps = _Steps("testing detectors", len(concepts), on_step)
+    for k, (texts, whole, halves) in enumerate(
+        zip(fitted.texts, fitted.whole, fitted.halves, strict=True)
+    ):
+        validation = _validation(rows, texts, halves)
+        for name, detection in _detections(rows, texts, whole, validation, k).items():
+            found.setdefault(name, []).append(detection)
+        steps.tell()
+    results = {name: tuple(detections) for name, detections in found.items()}
+    return ConceptReport(tuple(concepts), results, tuple(notes))
+
+
+def _validation(
+    rows: SiteRows, texts: _Texts, halves: Sequence[Mapping[str, Sequence[Detector]]]
+) -> dict[str, float]:
     """By method, the mean AUROC over seeds and both ways."""
-    found: dict[str, list[float]] = {name: [] for name in methods}
-    for positive, negative, part in texts.folds:
-        fitted = {name: [fit(positive, negative) for fit in fits] for name, fits in methods.items()}
-        for name, scores in (part.scores(fitted) if fitted else {}).items():
-            found[name] += [auroc(*classes) for classes in scores]
+    found: dict[str, list[float]] = {}
+    for k, fitted in enumerate(halves):
+        part = _Part.of(rows, *texts.halves[1 - k])
+        for name, scores in part.scores(fitted).items():
+            found.setdefault(name, []).extend(auroc(*classes) for classes in scores)
     return {name: _mean(values) for name, values in found.items()}
 
 
 def _detections(
-    texts: _ConceptRows,
+    rows: SiteRows,
+    texts: _Texts,
     fitted: Mapping[str, Sequence[Detector]],
     validation: Mapping[str, float],
     seed: int,
 ) -> dict[str, Detection]:
-    train = texts.train.scores(fitted)
-    test = {score: texts.test.scores(fitted, score) for score in SCORES}
+    train = _Part.of(rows, texts.positive, texts.negative).scores(fitted)
+    held = _Part.of(rows, *texts.held)
+    test = {score: held.scores(fitted, score) for score in SCORES}
     found = {}
     for name, several in fitted.items():
         aurocs_of, samples, hard = {}, {}, {}
@@ -327,7 +376,7 @@ def detect_concepts(
     null_seeds: int = 3,
     seed: int = 0,
     notes: Sequence[str] = (),
-    on_concept: Callable[[int], None] = lambda k: None,
+    on_step: OnStep | None = None,
 ) -> ConceptReport:
     """The regions that detect concepts, evaluated beside nulls and supervised baselines.
 
@@ -341,7 +390,7 @@ def detect_concepts(
         null_seeds: Draws of the null, and of k-means.
         seed: The first of their seeds.
         notes: For the report.
-        on_concept: Called with the number of concepts done.
+        on_step: Told how far each stage has come.
 
     Raises:
         ValueError: The dictionary has fewer than 2 regions, a class has too few texts, or there
@@ -356,27 +405,44 @@ def detect_concepts(
     kept, lost = zip(*(without_empty(found.rows, concept) for concept in concepts), strict=True)
     train = found.rows.of(dict.fromkeys(text for c in kept for text in (*c.positive, *c.negative)))
     drawn, _, _ = usable_directions(stream, 0, dictionary.calibration)
-    bases = {"region mean": [dictionary.means], "exemplar": [dictionary.exemplars]}
-    if dictionary.census is not None:
-        bases["census mean"] = [dictionary.census.means]
-    seeds = range(seed, seed + null_seeds)
-    bases[NULL] = [detectors.random_directions(drawn, len(dictionary), s) for s in seeds]
-    bases[K_MEANS] = [detectors.kmeans_centroids(drawn, len(dictionary), s) for s in seeds]
-    candidates = {
-        name: [Candidates.of(found, directions, train) for directions in several]
-        for name, several in bases.items()
-    }
+    sets = _direction_sets(dictionary, drawn, range(seed, seed + null_seeds))
     if len(drawn) < 2 * len(dictionary):
         notes = (
             *notes,
             f"Only {len(drawn):,} rows of the stream were given for {len(dictionary):,} regions, "
             "so draws of the null overlap; give more with --text",
         )
+    left_out = sum(concept.left_out for concept in concepts)
+    if left_out:
+        notes = (*notes, f"{left_out:,} training texts are test texts too, and were left out")
     if sum(lost):
         notes = (*notes, f"{sum(lost):,} texts have no row, and were left out")
     precision = detectors.shrunk_precision(drawn)
-    methods = {**region_methods(candidates, k, precision), **supervised_methods(found, seed)}
-    return evaluate(found, kept, methods, notes=notes, on_concept=on_concept)
+    fitted = _Fitted(found.rows, kept)
+    steps = _Steps("choosing directions", len(sets) * len(kept), on_step)
+    for name, directions in sets:  # no two are held at once: each scores all texts
+        one = {name: [Candidates.of(found, directions(), train)]}
+        fitted.add(region_methods(one, k, precision), steps)
+        del one
+    steps = _Steps("fitting probes", len(kept), on_step)
+    fitted.add(supervised_methods(found, seed), steps)
+    return _tested(found, kept, fitted, notes, on_step)
+
+
+def _direction_sets(
+    dictionary: Dictionary, drawn: Float32, seeds: Iterable[int]
+) -> list[tuple[str, Callable[[], Float32]]]:
+    """By name, what makes the directions that compete; nulls are drawn at once."""
+    n = len(dictionary)
+    sets: list[tuple[str, Callable[[], Float32]]] = [
+        ("region mean", lambda: dictionary.means),
+        ("exemplar", lambda: dictionary.exemplars),
+    ]
+    if (census := dictionary.census) is not None:
+        sets.append(("census mean", lambda: census.means))
+    null = [detectors.random_directions(drawn, n, s) for s in seeds]
+    sets += [(NULL, partial(np.asarray, directions)) for directions in null]
+    return sets + [(K_MEANS, partial(detectors.kmeans_centroids, drawn, n, s)) for s in seeds]
 
 
 def check_choice(dictionary: Dictionary) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 from exemplars.analyses.detection import aurocs, max_over_positions
 from exemplars.analyses.labelled import Concept, TextRows
 from exemplars.calibration import Calibration
-from exemplars.geometry import Float32, Float64, Int64, has_direction, to_directions, vector_norms
+from exemplars.dictionary import usable_directions
+from exemplars.geometry import Float32, Float64, Int64
 
 RULES = ("auroc", "contrast")
 PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -74,12 +75,15 @@ class SiteRows:
 
 
 def site_rows(rows: TextRows, calibration: Calibration) -> SiteRows:
-    """Rows that a build with this calibration keeps, with their directions."""
-    directions, norms = to_directions(rows.vectors, calibration.center)
-    keep = has_direction(norms, calibration.center)
-    if calibration.norm_limit is not None:
-        keep &= vector_norms(rows.vectors) <= calibration.norm_limit
-    return SiteRows(rows.select(keep), directions[keep])
+    """Rows that a build with this calibration keeps, with their directions.
+
+    Raises:
+        ActivationError: A NaN or infinite component.
+    """
+    directions, kept, _ = usable_directions(rows.vectors, 0, calibration)
+    keep = np.zeros(len(rows.vectors), np.bool_)
+    keep[kept] = True
+    return SiteRows(rows.select(keep), directions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,13 +172,15 @@ def mean_probe(train: SiteRows, positive: Int64, negative: Int64, strength: floa
 
 def _logistic(positive: Any, negative: Any, strength: float) -> Float32:
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     x = np.concatenate([positive, negative]).astype(np.float64)
     scale = x.std(axis=0)
     scale[scale <= 1e-7 * np.abs(x).max(axis=0)] = 1.0  # constant, but for rounding
     labels = np.arange(len(x)) < len(positive)
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
-    model.fit((x - x.mean(axis=0)) / scale, labels)
+    with threadpool_limits(1, user_api="blas"):  # several would wait for each other, mostly
+        model.fit((x - x.mean(axis=0)) / scale, labels)
     return (model.coef_[0] / scale).astype(np.float32)
 
 
@@ -186,7 +192,7 @@ def kmeans_centroids(directions: Float32, k: int, seed: int = 0) -> Float32:
         return directions
     model = MiniBatchKMeans(
         k, random_state=seed, batch_size=max(2048, 2 * k), n_init=1, max_iter=10,
-        reassignment_ratio=0.0, init="random",
+        reassignment_ratio=0.0, init="random", compute_labels=False,
     )  # fmt: skip
     centroids = model.fit(directions).cluster_centers_
     lengths = np.linalg.norm(centroids, axis=1, keepdims=True)

@@ -6,7 +6,7 @@ other. Activations are read once for all concepts and all detectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from exemplars.models import Model
 
 SPLITS = ("positive", "negative", "test_positive", "test_negative", "test_hard_negative")
+OnStep = Callable[[str, int, int], None]
+"""Told how far a long call has come: of what, how many are done, and of how many."""
 _LEAST = 2
+_WINDOW_TOKENS = 4096
+"""Read between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Concept:
     test_negative: tuple[str, ...]
     test_hard_negative: tuple[str, ...] = ()
     """Test texts that look as if they showed it."""
+    left_out: int = 0
+    """Training texts that were left out, as they are test texts too."""
 
     def texts(self) -> list[str]:
         """All of them, each once."""
@@ -49,7 +55,8 @@ class Concept:
 def read_axbench(folder: str | Path, column: str = "output") -> list[Concept]:
     """The concepts of an AxBench folder: its `train_data.parquet` and `latent_eval_data.parquet`.
 
-    A concept's training negatives are the shared rows of concept_id −1.
+    A concept's training negatives are the shared rows of concept_id −1. A training text that is
+    also one of the concept's test texts is left out of training, and counted in `left_out`.
 
     Args:
         folder: Where the two files are.
@@ -66,13 +73,15 @@ def read_axbench(folder: str | Path, column: str = "output") -> list[Concept]:
     names = _names(test)
     shared = _rows(train, column, -1, "negative")
     return [
-        Concept(
-            name=names[k],
-            positive=_rows(train, column, k, "positive"),
-            negative=shared,
-            test_positive=_rows(test, column, k, "positive"),
-            test_negative=_rows(test, column, k, "negative"),
-            test_hard_negative=_rows(test, column, k, "hard negative"),
+        _without_test_texts(
+            Concept(
+                name=names[k],
+                positive=_rows(train, column, k, "positive"),
+                negative=shared,
+                test_positive=_rows(test, column, k, "positive"),
+                test_negative=_rows(test, column, k, "negative"),
+                test_hard_negative=_rows(test, column, k, "hard negative"),
+            )
         )
         for k in sorted(set(test["concept_id"]) & set(train["concept_id"]) - {-1})
     ]
@@ -183,6 +192,7 @@ def read_text_rows(
     site: str,
     texts: Sequence[str],
     tokenization: Tokenization | None = None,
+    on_step: OnStep | None = None,
 ) -> TextRows:
     """The activations of texts at a site.
 
@@ -191,6 +201,7 @@ def read_text_rows(
         site: In any spelling the model knows.
         texts: Distinct ones; all of their activations are held.
         tokenization: Of a model's reading; kept activations have theirs.
+        on_step: Told how many texts were read.
 
     Raises:
         ValueError: No text, a text twice, or kept activations of other texts.
@@ -211,8 +222,18 @@ def read_text_rows(
             )
         batches = (window[0][0] for window in source.windows((site,)))
     else:
-        batches = (batch for (batch,) in read_activations(source, [site], listed, tokenization))
-    parts = [(as_vectors(b.vectors), b.document, b.token, b.position) for b in batches]
+        windows = read_activations(
+            source, [site], listed, tokenization, window_tokens=_WINDOW_TOKENS
+        )
+        batches = (batch for (batch,) in windows)
+    told = on_step or (lambda what, done, total: None)
+    told("texts", 0, len(texts))
+    parts = []
+    for batch in batches:
+        parts.append((as_vectors(batch.vectors), batch.document, batch.token, batch.position))
+        if len(batch.document):
+            told("texts", int(batch.document[-1]) + 1, len(texts))
+    told("texts", len(texts), len(texts))
     vectors, document, token, position = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
@@ -252,6 +273,13 @@ def without_empty(rows: TextRows, concept: Concept) -> tuple[Concept, int]:
     left = replace(concept, **kept)
     _check_classes(left)
     return left, sum(len(getattr(concept, s)) - len(kept[s]) for s in SPLITS)
+
+
+def _without_test_texts(concept: Concept) -> Concept:
+    held = {text for split in SPLITS[2:] for text in getattr(concept, split)}
+    kept = {s: tuple(t for t in getattr(concept, s) if t not in held) for s in SPLITS[:2]}
+    left_out = sum(len(getattr(concept, s)) - len(kept[s]) for s in SPLITS[:2])
+    return replace(concept, positive=kept["positive"], negative=kept["negative"], left_out=left_out)
 
 
 def _check_classes(concept: Concept) -> None:

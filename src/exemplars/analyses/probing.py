@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from exemplars import readout as _readout
-from exemplars.analyses.detection import Interval, interval
+from exemplars.analyses.detection import Interval, interval, weighted_aurocs
 from exemplars.analyses.labelled import Concept, TextRows, quoted
 from exemplars.analyses.tasks import ProbeTask, check_task, task_of_concept
 from exemplars.calibration import as_vectors
@@ -115,7 +115,11 @@ class ProbeReport:
 
 
 def without_outliers(dictionary: Dictionary, rows: TextRows) -> tuple[TextRows, int]:
-    """Rows without the norm outliers that a build would drop, and how many those are."""
+    """Rows without the norm outliers that a build would drop, and how many those are.
+
+    Rows without a direction stay, other than in `detectors.site_rows`: they code as zeros, and
+    count in the mean over a text's rows.
+    """
     limit = dictionary.calibration.norm_limit
     if limit is None:
         return rows, 0
@@ -693,28 +697,6 @@ def _compact(
 
 def _dense(values: Any) -> Any:
     return values if isinstance(values, np.ndarray) else values.toarray()
-
-
-def weighted_aurocs(scores: Float64, positive: Any, draws: Float64) -> Float64:
-    """AUROC of resampled texts, ties counted half.
-
-    Args:
-        scores: (T,).
-        positive: (T,) True where the text is of the class.
-        draws: (B, T) how often each text was drawn.
-
-    Returns:
-        (B,).
-    """
-    order = np.argsort(scores, kind="stable")
-    ranked = scores[order]
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
-    mine, others = (
-        np.add.reduceat(draws[:, order] * side[order], starts, axis=1)
-        for side in (positive, ~positive)
-    )
-    below = np.cumsum(others, axis=1) - others / 2
-    return (mine * below).sum(axis=1) / (mine.sum(axis=1) * others.sum(axis=1))
 
 
 def _of_samples(samples: Float64) -> Interval:

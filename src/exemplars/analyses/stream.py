@@ -9,6 +9,7 @@ import numpy as np
 
 from exemplars import corpora
 from exemplars.activations import read_activations
+from exemplars.analyses.labelled import OnStep
 from exemplars.building import tokenization_of
 from exemplars.calibration import as_vectors
 from exemplars.corpora import Texts
@@ -19,21 +20,24 @@ from exemplars.geometry import Float32
 if TYPE_CHECKING:
     from exemplars.models import Model
 
-_STRETCH = 16
+_STRETCH = 8
 """Characters of a stretch, for each token of the context length."""
-_SPARE = 2
-"""Rows read for each row that is drawn."""
 _AT_ONCE = 16
 """Documents read together."""
 
 
 def stream_rows(
-    dictionary: Dictionary, model: Model, n: int, seed: int = 0, texts: Texts | None = None
+    dictionary: Dictionary,
+    model: Model,
+    n: int,
+    seed: int = 0,
+    texts: Texts | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[Float32, str]:
     """Random rows of a dictionary's stream.
 
     Documents are taken in a random order; of a long one, a random stretch is read. Among at least
-    2 n rows so read, n are drawn.
+    n rows so read, n are drawn.
 
     Args:
         dictionary: Whose stream, site and masks.
@@ -41,6 +45,7 @@ def stream_rows(
         n: Rows.
         seed: Of the order, the stretches, and the draw.
         texts: What it was built from; None: what its provenance names, if that is still there.
+        on_step: Told how many rows were read.
 
     Returns:
         vectors: (n', D) float32 raw, of rows that a build would keep; n' < n where the texts have
@@ -56,23 +61,25 @@ def stream_rows(
         raise SourceError("the dictionary does not say what texts it was built from; give them")
     texts = corpora.reopened(about) if texts is None and isinstance(about, dict) else texts
     assert texts is not None
-    about = dictionary.provenance.get("site")
-    site = about.get("name") if isinstance(about, dict) else None
+    site = dictionary.site
     if site is None:
         raise ValueError("the dictionary does not say which site it is of; build it with a model")
     tokenization = tokenization_of(dictionary)
     random = np.random.default_rng([seed, 0x5EED])
     size = _STRETCH * tokenization.context_length
     stretches = (_stretch(document.content, size, random) for document in texts.shuffled(seed))
+    told = on_step or (lambda what, done, total: None)
+    told("rows of the stream", 0, n)
     found: list[Float32] = []
     n_rows = n_documents = 0
-    while n_rows < _SPARE * n and (part := list(itertools.islice(stretches, _AT_ONCE))):
+    while n_rows < n and (part := list(itertools.islice(stretches, _AT_ONCE))):
         n_documents += len(part)
         for (batch,) in read_activations(model, [site], corpora.texts(part), tokenization):
             vectors = as_vectors(batch.vectors)
             _, rows, _ = usable_directions(vectors, 0, dictionary.calibration)
             found.append(vectors[rows])
             n_rows += len(rows)
+            told("rows of the stream", min(n_rows, n), n)
     if not n_rows:
         raise SourceError("the dictionary's texts have no rows; give the texts it was built from")
     chosen = np.sort(random.permutation(n_rows)[:n])

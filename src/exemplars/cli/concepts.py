@@ -33,7 +33,7 @@ from exemplars.cli.options import (
     model_of,
     open_dictionary,
 )
-from exemplars.cli.terminal import interruptible, print_result, say
+from exemplars.cli.terminal import interruptible, print_result, say, step_bar
 
 _STREAM_ROWS = 10_000
 
@@ -85,15 +85,19 @@ def concepts(
     with interruptible():
         say(f"reading {len(texts):,} texts")
         site = dictionary.provenance["site"]["name"]
-        rows = read_text_rows(loaded, site, texts, tokenization_of(dictionary))
         train = (content for c in asked for content in (*c.positive, *c.negative))
         n = max(_STREAM_ROWS, 2 * len(dictionary))
-        stream, source = stream_of(dictionary, loaded, rows, train, text, split, n, seed)
+        with step_bar() as on_step:
+            rows = read_text_rows(loaded, site, texts, tokenization_of(dictionary), on_step)
+            stream, source = stream_of(
+                dictionary, loaded, rows, train, text, split, n, seed, on_step
+            )
         say(f"finding detectors among {len(dictionary):,} regions; the null: {source}")
-        report = detect_concepts(
-            dictionary, rows, asked, stream, k=k, null_seeds=seeds, seed=seed,
-            notes=[f"The null and k-means are of {source}."],
-        )  # fmt: skip
+        with step_bar() as on_step:
+            report = detect_concepts(
+                dictionary, rows, asked, stream, k=k, null_seeds=seeds, seed=seed,
+                notes=[f"The null and k-means are of {source}."], on_step=on_step,
+            )  # fmt: skip
     if figure is not None:
         svg, png = figures.save_figure(concepts_figure(report), figure)
         say(f"written to {svg} and {png}")

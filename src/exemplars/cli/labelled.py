@@ -11,7 +11,7 @@ import typer
 from exemplars.cli.options import texts_of
 
 if TYPE_CHECKING:
-    from exemplars.analyses.labelled import Concept, TextRows
+    from exemplars.analyses.labelled import Concept, OnStep, TextRows
     from exemplars.dictionary import Dictionary
     from exemplars.models import Model
 
@@ -71,6 +71,7 @@ def stream_of(
     split: str,
     n: int,
     seed: int,
+    on_step: OnStep | None = None,
 ) -> tuple[Any, str]:
     """About n rows that random dictionaries are drawn from, and where they are from: the texts
     given, those that the dictionary names, or the training texts.
@@ -82,7 +83,7 @@ def stream_of(
 
     texts = None if text is None else texts_of(text, split=split)
     try:
-        found, source = stream_rows(dictionary, model, n, seed, texts)
+        found, source = stream_rows(dictionary, model, n, seed, texts, on_step)
     except SourceError as error:
         if texts is not None:
             raise

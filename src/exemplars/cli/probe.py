@@ -34,7 +34,7 @@ from exemplars.cli.options import (
     model_of,
     open_dictionary,
 )
-from exemplars.cli.terminal import print_result, say
+from exemplars.cli.terminal import interruptible, print_result, say, step_bar
 
 if TYPE_CHECKING:
     from exemplars.analyses.labelled import TextRows
@@ -108,32 +108,27 @@ def probe(
     dictionary = open_dictionary(folder)
     ks = tuple(k) if k else tuple(n for n in K_SPARSE if n <= len(dictionary))
     loaded = model_of(dictionary, model, device, dtype, allow_mismatch)
-    say(f"reading {sum(map(_size, tasks)):,} texts")
-    rows = read_text_rows(
-        loaded,
-        dictionary.provenance["site"]["name"],
-        list(dict.fromkeys(content for task in tasks for content in task.texts())),
-        tokenization_of(dictionary),
-    )
-    tasks = _with_rows(dictionary, rows, tasks)
-    train = (content for task in tasks for content in task.train_texts)
+    texts = list(dict.fromkeys(content for task in tasks for content in task.texts()))
+    site = dictionary.provenance["site"]["name"]
     n = max(_STREAM_ROWS, 2 * len(dictionary))
-    stream, source = stream_of(dictionary, loaded, rows, train, text, split, n, seed)
-    if len(stream) < len(dictionary):
-        stream, source = None, f"none, as {source} are fewer than the regions; give --text"
-    say(f"probing; the null of random rows: {source}")
-    reports = probe_tasks(
-        dictionary,
-        rows,
-        tasks,
-        readouts=readout or READOUTS,
-        bases=basis or BASES,
-        k_sparse=ks,
-        seeds=seeds,
-        stream=stream,
-        seed=seed,
-    )
-    mean = mean_report(reports, seed)
+    with interruptible():
+        say(f"reading {len(texts):,} texts")
+        with step_bar() as on_step:
+            rows = read_text_rows(loaded, site, texts, tokenization_of(dictionary), on_step)
+        tasks = _with_rows(dictionary, rows, tasks)
+        train = (content for task in tasks for content in task.train_texts)
+        with step_bar() as on_step:
+            stream, source = stream_of(
+                dictionary, loaded, rows, train, text, split, n, seed, on_step
+            )
+        if len(stream) < len(dictionary):
+            stream, source = None, f"none, as {source} are fewer than the regions; give --text"
+        say(f"probing; the null of random rows: {source}")
+        reports = probe_tasks(
+            dictionary, rows, tasks, readouts=readout or READOUTS, bases=basis or BASES,
+            k_sparse=ks, seeds=seeds, stream=stream, seed=seed,
+        )  # fmt: skip
+        mean = mean_report(reports, seed)
     if figure is not None:
         svg, png = figures.save_figure(probe_figure(mean), figure)
         say(f"written to {svg} and {png}")
@@ -173,6 +168,9 @@ def _tasks(
             )
         ]
     concepts = concepts_of(files, axbench, column, test_share, seed)
+    left_out = sum(concept.left_out for concept in concepts)
+    if left_out:
+        say(f"{left_out:,} training texts are test texts too, and are left out")
     return [tasks.task_of_concept(concept) for concept in concepts]
 
 
@@ -187,7 +185,3 @@ def _with_rows(dictionary: Dictionary, rows: TextRows, tasks: list[ProbeTask]) -
     if lost:
         say(f"{lost:,} texts have no row, and are left out")
     return [task for task, _ in found]
-
-
-def _size(task: ProbeTask) -> int:
-    return len(task.train_texts) + len(task.test_texts)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from exemplars.analyses.labelled import OnStep
     from exemplars.streaming import OnProgress, Progress
 
 
@@ -53,32 +54,51 @@ def interruptible(
 @contextlib.contextmanager
 def progress_bar() -> Iterator[OnProgress]:
     """One line on stderr that is rewritten: rows, rate, time left, regions."""
+    with _bars(" rows", unit_scale=True) as show:
+
+        def on_progress(progress: Progress) -> None:
+            said = ""
+            if progress.regions:
+                counts = sorted(progress.regions.values())
+                span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
+                said = f"{span} regions"
+            show(progress.stage, progress.rows, progress.total_rows, said)
+
+        yield on_progress
+
+
+@contextlib.contextmanager
+def step_bar() -> Iterator[OnStep]:
+    """Likewise of an analysis: what, how many of how many, and the time left."""
+    with _bars("") as show:
+        yield show
+
+
+@contextlib.contextmanager
+def _bars(unit: str, **options: Any) -> Iterator[Callable[..., None]]:
+    """A function (stage, done, total, said) that shows a bar for each stage in turn."""
     from tqdm import tqdm
 
     bar: Any = None
-    stage = ""
     every_s = 0.1 if sys.stderr.isatty() else 10.0  # a log needs fewer lines
+    now = ""
 
-    def on_progress(progress: Progress) -> None:
-        nonlocal bar, stage
-        total = progress.total_rows
-        rows = progress.rows if total is None else min(progress.rows, total)
-        if bar is None or progress.stage != stage:
+    def show(stage: str, done: int, total: int | None, said: str = "") -> None:
+        nonlocal bar, now
+        done = done if total is None else min(done, total)
+        if bar is None or stage != now:
             if bar is not None:
                 bar.close()
-            stage = progress.stage
+            now = stage
             bar = tqdm(
-                total=total, initial=rows, unit=" rows", unit_scale=True, desc=stage,
-                mininterval=every_s,
-            )  # fmt: skip
-        if progress.regions:
-            counts = sorted(progress.regions.values())
-            span = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
-            bar.set_postfix_str(f"{span} regions", refresh=False)
-        bar.update(rows - bar.n)
+                total=total, initial=done, unit=unit, desc=stage, mininterval=every_s, **options
+            )
+        if said:
+            bar.set_postfix_str(said, refresh=False)
+        bar.update(done - bar.n)
 
     try:
-        yield on_progress
+        yield show
     finally:
         if bar is not None:
             bar.close()

@@ -15,11 +15,12 @@ import numpy as np
 
 from exemplars.errors import FormatError
 from exemplars.geometry import Float32
-from exemplars.store.folders import HashedFile, place_of, write_bytes
+from exemplars.store.folders import HashedFile, Kind, place_of, write_bytes, written_aside
 
 REGIONS = "regions.json"
 """In every export: the dictionary, and the region of each latent."""
 CONFIG = "cfg.json"
+_ADVICE = "export fewer regions, or export elsewhere"
 _BLOCK = 4096
 _NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -123,36 +124,15 @@ def replaced(out: Path, inside: str, overwrite: bool, needed: int) -> Iterator[P
     """
     root = place_of(out)
     place = root / inside if inside else root
-    tag = f"{root.name}-{inside}" if inside else root.name
-    new, aside = root.with_name(f".{tag}.new"), root.with_name(f".{tag}.old")
-    if aside.is_dir() and not place.exists():  # a kill between the renames below
-        aside.rename(place)
-    check_place(place, overwrite)
-    _check_room(root, needed)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir()
+    beside = root.with_name(f"{root.name}-{inside}") if inside else root
+
+    def check(place: Path, overwrite: bool) -> None:
+        check_place(place, overwrite)
+        _check_room(root, needed)
+
+    kind = Kind("export", _is_export, _is_ours, check, _ADVICE)
+    with written_aside(place, overwrite, needed, kind, beside) as new:
         yield new
-        place.parent.mkdir(exist_ok=True)
-        if not place.exists():
-            new.rename(place)
-            return
-        _keep_foreign(place, new)
-        shutil.rmtree(aside, ignore_errors=True)
-        place.rename(aside)
-        try:
-            new.rename(place)
-        except BaseException:
-            aside.rename(place)
-            raise
-        shutil.rmtree(aside)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _no_room(root, needed, "full") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def check_place(place: Path, overwrite: bool) -> None:
@@ -196,26 +176,16 @@ def _is_export(place: Path) -> bool:
     return isinstance(found, dict) and {"exemplars_version", "format", "regions"} <= set(found)
 
 
-def _keep_foreign(place: Path, new: Path) -> None:
-    """Copy what is someone's own, a README.md say, from the export that is replaced."""
-    for entry in place.iterdir():
-        ours = entry.suffix == ".safetensors" or entry.name in (REGIONS, CONFIG)
-        if ours or (new / entry.name).exists():
-            continue
-        copy = shutil.copytree if entry.is_dir() else shutil.copy2
-        copy(entry, new / entry.name)
+def _is_ours(name: str) -> bool:
+    return name.endswith(".safetensors") or name in (REGIONS, CONFIG)
 
 
 def _check_room(root: Path, needed: int) -> None:
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     if shutil.disk_usage(there).free < needed:
-        raise _no_room(root, needed, "too full")
-
-
-def _no_room(root: Path, needed: int, how: str) -> OSError:
-    full = OSError(
-        f"the disk of {root} is {how}: the export needs about {needed:,} bytes and nothing was "
-        "changed; make room, export fewer regions, or export elsewhere"
-    )
-    full.errno = errno.ENOSPC
-    return full
+        full = OSError(
+            f"the disk of {root} is too full: the export needs about {needed:,} bytes and nothing "
+            f"was changed; make room, {_ADVICE}"
+        )
+        full.errno = errno.ENOSPC
+        raise full

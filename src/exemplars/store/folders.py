@@ -12,7 +12,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,30 +47,54 @@ def place_of(folder: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def written_aside(folder: Path, overwrite: bool, needed: int) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of `folder` if the block succeeds."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside, new = _aside(folder), folder.with_name(f".{folder.name}.new")
+def written_aside(
+    folder: Path,
+    overwrite: bool,
+    needed: int,
+    kind: Kind | None = None,
+    beside: Path | None = None,
+) -> Iterator[Path]:
+    """An empty folder to write to, which takes the place of `folder` if the block succeeds.
+
+    A failure leaves what was there; files in it that are not of its kind move to the new one.
+
+    Args:
+        folder: The place.
+        overwrite: Replace one of its kind that is there.
+        needed: Bytes that will be written, for the message of a full disk.
+        kind: What is written; None: a dictionary.
+        beside: The path whose hidden siblings hold the new and the old; None: `folder`.
+
+    Raises:
+        FormatError: The place holds something else, or one of its kind and not `overwrite`.
+        OSError: The disk is full, or cannot be written.
+    """
+    kind = DICTIONARY if kind is None else kind
+    beside = folder if beside is None else beside
+    aside, new = _aside(beside), beside.with_name(f".{beside.name}.new")
     if aside.is_dir():  # a kill between the renames below, or just after them
-        if folder.exists() and looks_like_a_dictionary(folder):
-            _discard(aside, folder)
-        elif folder.exists():
-            check_free(folder, overwrite)
+        if folder.exists() and kind.is_one(folder):
+            _discard(aside, folder, kind)
         else:
+            if folder.exists():
+                kind.check(folder, overwrite)
+                folder.rmdir()  # it is empty
             aside.rename(folder)
-    check_free(folder, overwrite)
+    kind.check(folder, overwrite)
+    beside.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir()
         yield new
         _sync_folder(new)
-        _swap(folder, aside, new)
+        folder.parent.mkdir(exist_ok=True)
+        _swap(folder, aside, new, kind)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         full = OSError(
-            f"the disk of {folder} is full: the dictionary needs about {needed:,} bytes and "
-            f"nothing was changed; make room, or save elsewhere"
+            f"the disk of {folder} is full: the {kind.name} needs about {needed:,} bytes and "
+            f"nothing was changed; make room, {kind.advice}"
         )
         full.errno = error.errno
         raise full from error
@@ -175,7 +200,7 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _swap(folder: Path, aside: Path, new: Path) -> None:
+def _swap(folder: Path, aside: Path, new: Path, kind: Kind) -> None:
     if not folder.exists():
         new.rename(folder)
         _sync_folder(folder.parent)
@@ -187,13 +212,13 @@ def _swap(folder: Path, aside: Path, new: Path) -> None:
         aside.rename(folder)
         raise
     _sync_folder(folder.parent)
-    _discard(aside, folder)
+    _discard(aside, folder, kind)
 
 
-def _discard(aside: Path, folder: Path) -> None:
-    """Remove a replaced dictionary; what is not a dictionary's file moves to the new one."""
+def _discard(aside: Path, folder: Path, kind: Kind) -> None:
+    """Remove what was replaced; what is not a file of its kind moves to the new one."""
     for entry in list(aside.iterdir()):
-        if entry.name not in OURS and not (folder / entry.name).exists():
+        if not kind.is_ours(entry.name) and not (folder / entry.name).exists():
             entry.rename(folder / entry.name)
     shutil.rmtree(aside)
 
@@ -225,6 +250,26 @@ def looks_like_a_dictionary(folder: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and {"format_version", "n_regions", "files"} <= set(data)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a folder holds, and so what may take its place."""
+
+    name: str
+    is_one: Callable[[Path], bool]
+    """Whether a folder holds one."""
+    is_ours: Callable[[str], bool]
+    """Whether a file of this name belongs to one; all others are someone's own."""
+    check: Callable[[Path, bool], None]
+    """Refuses a place, unless one may be written there (and overwritten)."""
+    advice: str
+    """For a full disk, after "make room, "."""
+
+
+DICTIONARY = Kind(
+    "dictionary", looks_like_a_dictionary, OURS.__contains__, check_free, "or save elsewhere"
+)
 
 
 def _sync_folder(folder: Path) -> None:
