@@ -1,5 +1,6 @@
 """Which model it is, where its sites are, and how it was found."""
 
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -317,3 +318,32 @@ def test_importing_the_module_loads_no_torch():
     code = "import exemplars.models, exemplars.activations, exemplars.lens, exemplars.diagnosis, sys; print('torch' in sys.modules or 'transformers' in sys.modules)"  # noqa: E501
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_these_architectures_pad_left_cleanly(architecture):
+    model = tiny_model(architecture)
+    model.module.train()
+    assert model.pads_left_cleanly
+    assert all(part.training for part in model.module.modules())
+
+
+@pytest.mark.parametrize("ignored", ["attention_mask", "position_ids"])
+def test_a_model_that_minds_padding_is_told(ignored):
+    # GPT-2 learns its positions, so it minds them as it minds the tokens it should not see.
+    model = tiny_model("gpt2")
+    forward = model.base.forward
+
+    @functools.wraps(forward)
+    def deaf(*args, **inputs):
+        return forward(*args, **{key: v for key, v in inputs.items() if key != ignored})
+
+    model.base.forward = deaf
+    assert not model.pads_left_cleanly
+
+
+def test_padding_is_tried_once():
+    model, passes = tiny_model(), []
+    model.base.register_forward_pre_hook(lambda *_: passes.append(1))
+    assert [model.pads_left_cleanly for _ in range(3)] == [True] * 3
+    assert len(passes) == 2

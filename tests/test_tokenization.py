@@ -16,10 +16,12 @@ from exemplars.errors import SourceError
 from exemplars.tokenization import (
     Tokenization,
     TokenWindow,
+    chat_prefix,
     document_texts,
     excerpt,
     locate,
     token_windows,
+    tokenize_prompts,
 )
 
 TOKENIZERS = {kind: make_tokenizer(kind) for kind in KINDS}
@@ -430,3 +432,64 @@ def test_an_excerpt_does_not_part_a_mark_from_its_letter():
     assert excerpt(text, 3, 4, before=2, after=2) == (" ", "x", " ")
     family = "👩\u200d👧 x"
     assert excerpt(family, 4, 5, before=3) == (" ", "x", "")
+
+
+@relaxed
+@given(st.lists(document, min_size=1, max_size=6), st.sampled_from(KINDS))
+def test_prompts_are_tokenised_as_documents_are_and_never_cut(contents, kind):
+    tokenizer = TOKENIZERS[kind]
+    contents = [document.content for document in texts(contents)]
+    whole = Tokenization(context_length=100_000)
+    expected = [oracle(tokenizer, whole, 0, text)[1] for text in contents]
+    if not all(expected):
+        with pytest.raises(ValueError, match=r"prompt \d+ has no tokens; give a text"):
+            tokenize_prompts(contents, tokenizer, chat=False)
+        return
+    found = tokenize_prompts(contents, tokenizer, chat=False)
+    assert [list(enumerate(prompt.ids)) for prompt in found] == [piece for (piece,) in expected]
+    for text, prompt in zip(contents, found, strict=True):
+        assert prompt.text == text
+        rows, _ = oracle(tokenizer, whole, 0, text)
+        assert prompt.first_row == (rows[0][1] if rows else len(prompt.ids))
+
+
+@relaxed
+@given(st.lists(document, min_size=1, max_size=4))
+def test_every_users_message_begins_with_the_chat_prefix(contents):
+    tokenizer = TOKENIZERS["chat"]
+    contents = [document.content for document in texts(contents)]
+    prefix = chat_prefix(tokenizer)
+    text = tokenizer.decode(prefix)
+    assert text.endswith("Be kind.<|im_end|>\n<|im_start|>user\n")
+    for content, prompt in zip(
+        contents, tokenize_prompts(contents, tokenizer, chat=True), strict=True
+    ):
+        assert prompt.text.endswith("<|im_end|>\n<|im_start|>assistant\n")
+        if not content.startswith("\n"):  # which merges with the prefix's last token
+            assert prompt.ids[: len(prefix)].tolist() == prefix.tolist()
+            assert prompt.first_row == len(prefix) or "<|endoftext|>" in content
+        messages = [{"role": "user", "content": content}]
+        (same_prompt,) = tokenize_prompts([messages], tokenizer, chat=True)
+        assert same(same_prompt, prompt)
+
+
+def test_there_is_no_chat_prefix_without_a_template(gpt2_tokenizer):
+    assert chat_prefix(gpt2_tokenizer).shape == (0,)
+    assert chat_prefix(gpt2_tokenizer).dtype == np.int64
+    with pytest.raises(SourceError, match="no chat template"):
+        tokenize_prompts(["a"], gpt2_tokenizer, chat=True)
+    with pytest.raises(SourceError, match="prompt 1 is a conversation"):
+        tokenize_prompts(["a", [{"role": "user", "content": "a"}]], gpt2_tokenizer, chat=False)
+
+
+def test_a_long_prompt_is_kept_whole(bos_tokenizer):
+    (prompt,) = tokenize_prompts(["the " * 300_000], bos_tokenizer, chat=False)
+    assert len(prompt.ids) > 300_000
+    assert prompt.ids[:2].tolist() == [0, bos_tokenizer.convert_tokens_to_ids("the")]
+    assert prompt.first_row == 1
+
+
+def test_an_answers_beginning_is_gone_on_from(chat_tokenizer):
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "Sure"}]
+    (prompt,) = tokenize_prompts([talk], chat_tokenizer, chat=True)
+    assert not prompt.text.endswith("assistant\n")

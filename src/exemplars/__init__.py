@@ -33,8 +33,18 @@ if TYPE_CHECKING:
     from exemplars.errors import FormatError as FormatError
     from exemplars.errors import MismatchError as MismatchError
     from exemplars.errors import SourceError as SourceError
+    from exemplars.generation import Answer as Answer
+    from exemplars.generation import generate as generate
+    from exemplars.generation import stream as stream
     from exemplars.hub import pull as pull
     from exemplars.hub import push as push
+    from exemplars.intervene import Edit as Edit
+    from exemplars.intervene import ablate as ablate
+    from exemplars.intervene import add as add
+    from exemplars.intervene import cap as cap
+    from exemplars.intervene import edited as edited
+    from exemplars.intervene import patch as patch
+    from exemplars.intervene import swap as swap
     from exemplars.legacy import import_reference as import_reference
     from exemplars.lens import Lens as Lens
     from exemplars.lens import logit_lens as logit_lens
@@ -55,6 +65,7 @@ _MODULE_OF = {
     "ActivationBatch": "activations",
     "ActivationError": "errors",
     "ActivationShards": "activations",
+    "Answer": "generation",
     "Audit": "nearest",
     "AuditError": "errors",
     "BuildPlan": "building",
@@ -63,6 +74,7 @@ _MODULE_OF = {
     "Context": "contexts",
     "Diagnosis": "diagnosis",
     "Dictionary": "dictionary",
+    "Edit": "intervene",
     "ExemplarsError": "errors",
     "FormatError": "errors",
     "Lens": "lens",
@@ -76,21 +88,29 @@ _MODULE_OF = {
     "Texts": "corpora",
     "Tokenization": "tokenization",
     "Trace": "tracing",
+    "ablate": "intervene",
+    "add": "intervene",
     "build": "building",
     "calibrate": "calibration",
+    "cap": "intervene",
     "census": "building",
     "diagnose": "diagnosis",
+    "edited": "intervene",
     "extract": "streaming",
+    "generate": "generation",
     "import_reference": "legacy",
     "load": "store",
     "load_model": "models",
     "logit_lens": "lens",
     "partition": "dictionary",
+    "patch": "intervene",
     "plan": "building",
     "pull": "hub",
     "push": "hub",
     "read_activations": "activations",
     "save": "store",
+    "stream": "generation",
+    "swap": "intervene",
     "texts": "corpora",
     "trace": "tracing",
 }

@@ -213,6 +213,27 @@ class Model:
         return bool(change.max() < 0.02)
 
     @cached_property
+    def pads_left_cleanly(self) -> bool:
+        """Whether a prompt padded on the left gives the logits it gives alone; two passes tell."""
+        import torch
+
+        ids = (torch.arange(1, 9, device=self.device) % min(17, len(self.tokenizer)))[None]
+        padding = torch.zeros((1, 5), dtype=ids.dtype, device=self.device)
+        found = []
+        with evaluating(self.module), torch.no_grad():
+            for before in (padding[:, :0], padding):
+                attention = torch.cat([torch.zeros_like(before), torch.ones_like(ids)], dim=1)
+                inputs = {
+                    "attention_mask": attention,
+                    "position_ids": (attention.cumsum(1) - 1).clamp(min=0),
+                }
+                taken = {key: value for key, value in inputs.items() if key in self.accepts}
+                out = self.module(input_ids=torch.cat([before, ids], dim=1), **taken)
+                found.append(out.logits[0, -8:].float())
+        change = (found[1] - found[0]).norm() / found[0].norm()
+        return bool(change < 0.02)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names, shapes and bfloat16-rounded values of the weights.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -630,6 +630,45 @@ def locate(
             tokens.start[rows],
             tokens.end[rows],
         )
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked to go on from."""
+
+    text: str  # the prompt, or the rendered conversation
+    ids: Ints  # (n,) its tokens
+    first_row: int  # tokens before the first that the row mask keeps: BOS, first, fixed prefix
+
+
+_NO_LIMIT = 1 << 30
+
+
+def tokenize_prompts(contents: Sequence[Any], tokenizer: Any, *, chat: bool) -> list[Prompt]:
+    """Prompts (texts, or lists of messages) as tokens, none of them cut.
+
+    Raises:
+        SourceError: If one is a conversation and `chat` is False, or there is no template.
+        ValueError: If one has no tokens.
+    """
+    settings = Tokenization(context_length=_NO_LIMIT, chat=chat)
+    documents = [Document(i, content, f"prompt {i}") for i, content in enumerate(contents)]
+    found = []
+    for tokens in _DocumentTokenizer(tokenizer, settings).tokens(documents):
+        rows = np.flatnonzero(tokens.reason == _ROW)
+        if not len(tokens.ids):
+            raise ValueError(f"{tokens.name} has no tokens; give a text")
+        first = int(rows[0]) if len(rows) else len(tokens.ids)
+        found.append(Prompt(tokens.text, tokens.ids, first))
+    return found
+
+
+def chat_prefix(tokenizer: Any) -> Ints:
+    """(n,) tokens that the chat template puts before every user's message; none without one."""
+    if not getattr(tokenizer, "chat_template", None):
+        return np.empty(0, np.int64)
+    first, second = tokenize_prompts(["A", "0 0"], tokenizer, chat=True)
+    return first.ids[: _common_prefix(first.ids, second.ids)]
 
 
 def document_texts(
