@@ -243,6 +243,8 @@ def test_a_stream_goes_on_where_bytes_are_read_again():
 def test_spaces_before_marks_are_kept():
     tokenizer = tiny_tokenizer()
     tokenizer.clean_up_tokenization_spaces = True
+    # What makes newer versions do so for this kind of tokenizer, as older ones did.
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
     tokens = [tokenizer.convert_tokens_to_ids(c) for c in ("a", "Ġ", ".", "b")]
     model = scripted(tokens, tokenizer, tokenizer.convert_tokens_to_ids("x"))
     assert generate(model, ["x"])[0].text == "a .b"
@@ -390,7 +392,8 @@ def test_little_temperature_is_nearly_greedy_and_much_is_not():
         ids_of(generate(model, PROMPTS, max_new_tokens=5, temperature=t)) for t in (0, 1e-4, 50.0)
     )
     assert greedy == cold != hot
-    assert len({token for answer in hot for token in answer}) > 10  # not the 50 likeliest, say
+    drawn = generate(model, ["a"] * 150, max_new_tokens=1, batch_size=150, temperature=50.0)
+    assert len({tuple(answer.ids) for answer in drawn}) > 60  # not the 50 likeliest, say
 
 
 def test_training_mode_adds_no_dropout_and_is_kept():

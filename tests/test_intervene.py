@@ -582,17 +582,23 @@ def test_beams_and_assisted_writing_see_the_edits(architecture, how):
 def test_edits_apply_in_the_order_given_and_inner_ones_after_outer_ones(architecture):
     model = tiny_model(architecture)
     one = Edit.add(vector(1), 5.0, site=SITE, positions="all")
-    two = Edit.patch(vector(2), 0.5, site="model" and SITE, positions="all")
+    two = Edit.patch(vector(2), 0.5, site=SITE, positions="all")
     path = model.site(SITE).module_path
     by_path = dataclasses.replace(two, site=path)
     results = {}
-    for name, order in {"12": (one, two), "21": (two, one), "path": (one, by_path)}.items():
+    orders = {
+        "12": (one, two),
+        "21": (two, one),
+        "path": (one, by_path),
+        "three": (one, by_path, dataclasses.replace(one, strength=-3.0)),
+    }
+    for name, order in orders.items():
         (before,), (after,) = before_and_after(model, order, lambda: logits(model))
         x = before
         for edit in order:
             x = x + edit.change(x)
         assert torch.equal(after, x)
-        with edited(model, order[0]), edited(model, order[1]):
+        with edited(model, order[:1]), edited(model, order[1:]):
             nested = logits(model)
         with edited(model, order):
             assert torch.equal(logits(model), nested)
