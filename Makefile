@@ -45,8 +45,14 @@ bench: $(INSTALLED)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/large.py
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/engine.py
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/concepts.py
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/refusal.py validate
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/refusal.py test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt peft
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/organism.py train
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/organism.py study
 	$(BIN)/python bench/tables.py
 	$(BIN)/python bench/concept_page.py
+	$(BIN)/python bench/behavior_page.py
 
 fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -16,8 +16,8 @@ HEAVY = ("torch", "numpy", "numba", "transformers", "scipy", "sklearn", "pyarrow
 ORDER = (
     "errors", "geometry", "calibration", "nearest", "clustering", "members", "contexts", "readout",
     "dictionary", "corpora", "tokenization", "models", "activations", "store", "hub", "legacy",
-    "streaming", "building", "lens", "intervene", "generation", "tracing", "diagnosis", "labels", "figures", "analyses",
-    "export", "report", "cli",
+    "streaming", "building", "lens", "intervene", "generation", "tracing", "diagnosis",
+    "labels", "figures", "analyses", "export", "report", "cli",
 )  # fmt: skip
 """A module imports only from modules to the left of it."""
 METHOD = ORDER[: ORDER.index("dictionary") + 1]

@@ -120,7 +120,7 @@ def read_concept(
         raise ValueError("test texts of one class alone were given; give both classes, or neither")
     if not 0 < test_share < 1:
         raise ValueError(f"test_share is {test_share}, expected a share in (0, 1)")
-    given = [_lines(Path(path), column) for path in (positive, negative)]
+    given = [read_lines(path, column) for path in (positive, negative)]
     if test_positive is None or test_negative is None:
         parts = [
             _halves(texts, test_share, seed, path)
@@ -128,7 +128,7 @@ def read_concept(
         ]
         train, test = [part[0] for part in parts], [part[1] for part in parts]
     else:
-        train, test = given, [_lines(Path(path), column) for path in (test_positive, test_negative)]
+        train, test = given, [read_lines(path, column) for path in (test_positive, test_negative)]
     concept = Concept(
         name or Path(positive).stem,
         tuple(train[0]),
@@ -304,8 +304,18 @@ def _check_apart(concept: Concept) -> None:
                 )
 
 
-def _lines(path: Path, column: str) -> list[str]:
-    """Texts of a file or folder, without blank ones and repetitions."""
+def read_lines(path: str | Path, column: str = "text") -> list[str]:
+    """The texts of a file, each once and none of them blank.
+
+    Args:
+        path: A text on each line (.txt, .md), JSON Lines, Parquet, or a folder.
+        column: Of JSON Lines and Parquet.
+
+    Raises:
+        SourceError: There is no such file or column.
+        ValueError: It holds no text, or conversations.
+    """
+    path = Path(path)
     if path.suffix.lower() in (".txt", ".md") and not path.is_dir():
         if not path.is_file():
             raise SourceError(f"there is no file {path}; check the path")

@@ -15,18 +15,22 @@ from typing import Any, NoReturn
 
 import typer
 
-from exemplars.cli import concepts as concepts  # the verbs add themselves
+from exemplars.cli import behavior as behavior  # the verbs add themselves
+from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
 from exemplars.cli import export as export
 from exemplars.cli import label as label
+from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
 from exemplars.cli import sae as sae
+from exemplars.cli import steer as steer
 from exemplars.cli.application import app as app
 from exemplars.cli.terminal import say
 
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
-    *("concepts", "probe", "sae", "label", "export", "import-reference", "doctor"),
+    *("concepts", "probe", "sae", "label"),
+    *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
     key=lambda verb: _VERBS.index(verb.name or getattr(verb.callback, "__name__", ""))

@@ -9,10 +9,11 @@ import typer
 
 from exemplars.cli.application import app
 from exemplars.cli.options import Dtype, Folder, Json, example, open_dictionary
+from exemplars.cli.scoring import labeller_of
 from exemplars.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
-    from exemplars.labels import Label, Labeller
+    from exemplars.labels import Label
 
 _SAVE_EVERY_S = 10.0
 
@@ -91,10 +92,12 @@ def label(
         raise ValueError(f"no region has {min_members} members; give a smaller --min-members")
     for number in chosen:
         dictionary.region(number)
-    writer = _labeller(endpoint, llm, local, device, dtype, timeout_s=timeout, key_from_env=key_env)
+    writer = labeller_of(
+        endpoint, llm, local, device, dtype, timeout_s=timeout, key_from_env=key_env
+    )
     judge = writer
     if judge_endpoint or judge_local:
-        judge = _labeller(
+        judge = labeller_of(
             judge_endpoint, judge_llm, judge_local, device, dtype,
             timeout_s=timeout, key_from_env=judge_key_env,
         )  # fmt: skip
@@ -175,22 +178,6 @@ def _check(
         raise ValueError(f"--{prefix}{missing} is missing; give {given}")
     if needed and endpoint is None and local is None:
         raise ValueError(f"no language model was given to write labels; give {given}")
-
-
-def _labeller(
-    endpoint: str | None,
-    llm: str | None,
-    local: str | None,
-    device: str,
-    dtype: str | None,
-    **options: Any,
-) -> Labeller:
-    from exemplars import labels
-
-    if local is not None:
-        say(f"loading {local}")
-        return labels.LocalModel(local, device=device, dtype=dtype)
-    return labels.Endpoint(endpoint or "", llm or "", **options)
 
 
 def _plain(one: Label) -> dict[str, Any]:
