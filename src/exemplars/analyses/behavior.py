@@ -433,8 +433,10 @@ def conditions_of(
         ]
         found += [Condition(m, k, number, 0, top, edits) for m, edits in ours if edits]
         like = [r for r in matched_regions(dictionary, rates, likely[0], selection) if r not in top]
-        reference = span(dictionary.exemplars[list(top)])
-        taken = removed_norm([reference], rows)
+        first = next(
+            (edits for _, edits in ours if edits), (span(dictionary.exemplars[list(top)]),)
+        )
+        taken = removed_norm(first, rows)
         for draw in range(selection.draws):
             null = tuple(like[draw * k : (draw + 1) * k])
             if len(null) == k:
