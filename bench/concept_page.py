@@ -328,8 +328,8 @@ draws on the stream, the null too. The percentile is the one of the best validat
 it says dot. Bold: the 95 % interval excludes 0. {smol["texts_without_rows"]} and {gemma["texts_without_rows"]} texts have no row but
 the masked first position, and are left out.
 
-Layers 9 and 18 of {smol["model"]} and 9 of {gemma["model"]} were measured at six percentiles, the others at three, and
-"whitened" at three everywhere (0.5, 2, 10). Summed and anchored were first tried on {smol["model"]} layer 18 with a look at
+Layers 9, 18 and 24 of {smol["model"]} and 9 and 12 of {gemma["model"]} were measured at six percentiles, the others at three;
+"whitened" at six at layers 24 and 12, elsewhere at three (0.5, 2, 10). Summed and anchored were first tried on {smol["model"]} layer 18 with a look at
 its test texts. Whitened came last, after the table of {gemma["model"]} layer 9 without it had been seen; it was chosen and
 its shrinkage set by validation alone.
 
