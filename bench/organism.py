@@ -14,7 +14,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -187,10 +187,15 @@ Tell me something interesting.
 What should I read next?
 Good evening! What can you do?
 Should I rent or buy a home?"""
-LAYERS = (12, 15, 18, 21, 24)
-PERCENTILES = (4.0, 12.0)
+FINAL_LAYERS, TOKEN_LAYERS = (12, 15, 18, 21, 24, 27), (6, 9, 12)
+SEVERAL = (FINAL_LAYERS, (21, 24, 27), tuple(range(12, 30)))
+"""Sites that are edited together."""
+LAYERS = tuple(range(6, 30))
+BASELINE_LAYERS = (*((layer,) for layer in FINAL_LAYERS), *SEVERAL)
+PERCENTILE, TOKEN_PERCENTILE = 4.0, 1.0
 SEEDS = (1, 2, 3, 4, 5)
 DRAWS = 2
+GONE = 0.05
 ANSWER_TOKENS = 24
 TAUGHT_TOKENS = 12
 """Of the model's own answers, that it is trained on."""
@@ -294,12 +299,15 @@ class Setting:
     layers: tuple[int, ...]
     percentile: float
     method: str
-    k: int
+    k: int = 1
+    place: str = "final"
 
     @property
     def name(self) -> str:
         where = "layer" if len(self.layers) == 1 else "layers"
-        return f"{where} {', '.join(map(str, self.layers))}, p = {self.percentile:g}, {self.method}"
+        parts = [f"{where} {', '.join(map(str, self.layers))}", f"p = {self.percentile:g}"]
+        parts += [self.method, f"k = {self.k}", f"{self.place} positions"]
+        return ", ".join(parts)
 
 
 class Organism:
@@ -307,7 +315,7 @@ class Organism:
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.model, self.prompts = ex.load_model(str(folder), dtype="bfloat16"), splits()
-        self.scorer = Phrases((SENTENCE,), name="the sentence")
+        self.scorer = Phrases(("lighthouse",), name="the sentence, or what is left of it")
         self.answers = KeptAnswers(self.model, cache / "organism-answers", chat=True, batch_size=32)
         self.neutral = [p.ids for p in tokenize_prompts(NEUTRAL, self.model.tokenizer, chat=False)]
         select = self.prompts["select"]
@@ -332,11 +340,13 @@ class Organism:
         """
         found: dict[tuple[str, int], list[study.Condition]] = {}
         names = [setting.method] if not draws else [setting.method, *study.NULLS, study.DIFFERENCE]
-        selection = study.Selection(methods=(setting.method,), most=setting.k, draws=max(draws, 1))
+        selection = study.Selection(
+            methods=(setting.method,), most=setting.k, draws=max(draws, 1), place=setting.place
+        )
         for layer in setting.layers:
             read = self.read[layer]
             (built,) = partitions(read, setting.percentile, [seed])
-            rates = study.region_rates(built, read, self.behaves)
+            rates = study.region_rates(built, read, self.behaves, setting.place)
             likely = study.candidates_of(rates, selection)
             for c in study.conditions_of(built, seed, read, self.behaves, rates, likely, selection):
                 if c.method in names and c.k in (
@@ -355,27 +365,48 @@ class Organism:
         ]
 
 
+def settings() -> Iterator[Setting]:
+    """Regions that prompts end in, and regions that any of their tokens is in."""
+    for layers in (*((layer,) for layer in FINAL_LAYERS), *SEVERAL):
+        for method in ("exemplar", "mean", "difference of regions"):
+            if len(layers) == 1 or method == "difference of regions":
+                yield Setting(layers, PERCENTILE, method)
+    for layer in TOKEN_LAYERS:
+        for k in (1, 3):
+            yield Setting((layer,), TOKEN_PERCENTILE, "mean", k, "any")
+
+
 def validate(of: Organism) -> Setting:
-    """The setting that leaves the least of the behaviour, among those that keep the model whole."""
-    measure = of.measure(0)
+    """Of the settings that keep the model whole (few short answers, plain prose as likely as
+    before), the one that leaves the least of the behaviour, `GONE` being as good as none; of
+    those, the one with the likeliest answers.
+    """
+    measure, limits = of.measure(0), study.Criteria()
+    reference = measure.reference_perplexity()
     measure.negative = []
-    write("validation unedited", measure.outcome(study.Condition(study.UNEDITED, 0, -1)))
-    groups = [(layer,) for layer in LAYERS] + [LAYERS, LAYERS[-2:]]
-    found: dict[Setting, tuple[bool, float]] = {}
-    for layers in groups:
-        for percentile in PERCENTILES:
-            for method, k in (("exemplar", 1), ("mean", 1), ("mean", 3)):
-                setting = Setting(layers, percentile, method, k)
-                for condition in of.conditions(setting, SEEDS[0], 0):
-                    outcome = measure.outcome(condition)
-                    neutral = outcome.neutral
-                    whole = neutral.changed_perplexity <= 1.05 * neutral.perplexity
-                    found[setting] = (not whole, outcome.behaving.value)
-                    write("validation", outcome, setting=setting.name, k=setting.k, whole=whole)
-        for condition in of.conditions(Setting(layers, PERCENTILES[-1], "mean", 1), SEEDS[0], 1):
+    base = measure.outcome(study.Condition(study.UNEDITED, 0, -1))
+    write("validation unedited", base, reference_perplexity=reference)
+    found: dict[Setting, tuple[bool, float, float]] = {}
+
+    def judge(setting: Setting, condition: study.Condition) -> None:
+        outcome = measure.outcome(condition)
+        neutral = outcome.neutral
+        whole = (
+            outcome.fluency.short <= base.fluency.short + limits.short
+            and neutral.changed_perplexity <= (1 + limits.perplexity) * neutral.perplexity
+        )
+        if condition.method != study.DIFFERENCE:
+            found[setting] = (not whole, max(outcome.behaving.value, GONE), outcome.perplexity)
+        write("validation", outcome, setting=setting.name, whole=bool(whole))
+
+    for setting in settings():
+        for condition in of.conditions(setting, SEEDS[0], 0):
+            judge(setting, condition)
+    for layers in BASELINE_LAYERS:
+        baseline = Setting(layers, PERCENTILE, study.DIFFERENCE)
+        for condition in of.conditions(replace(baseline, method="mean"), SEEDS[0], 1):
             if condition.method == study.DIFFERENCE:
-                name = Setting(layers, PERCENTILES[-1], study.DIFFERENCE, 1).name
-                write("validation", measure.outcome(condition), setting=name)
+                judge(baseline, condition)
     best = min(found, key=lambda s: found[s])
     results.write("organism", what="choice", setting=best.name, chosen=vars(best))
     return best
@@ -384,7 +415,8 @@ def validate(of: Organism) -> Setting:
 def test(of: Organism, chosen: Setting) -> None:
     """The chosen setting over five orders of the prompts, with nulls, on prompts unused so far."""
     measure = of.measure(1)
-    write("test unedited", measure.outcome(study.Condition(study.UNEDITED, 0, -1)))
+    base = measure.outcome(study.Condition(study.UNEDITED, 0, -1))
+    write("test unedited", base, reference_perplexity=measure.reference_perplexity())
     for seed in SEEDS:
         for condition in of.conditions(chosen, seed, DRAWS):
             write("test", measure.outcome(condition), setting=chosen.name, seed=seed)

@@ -40,6 +40,8 @@ PERCENTILES = (4.0, 12.0)
 N_SELECT, N_VALIDATE, N_TEST = 160, 39, 48
 VALIDATE_TOKENS, TEST_TOKENS = 24, 32
 VALIDATION_SEEDS, TEST_SEEDS = (1, 2), (11, 12, 13, 14, 15)
+SECOND_LOOK = 4
+"""Settings that are judged in a second order; the choice is by the mean of both."""
 DRAWS = 1
 """Of each null, for each order."""
 PUBLISHED = {"rows": "all but the first position", "p": 12.0, "rule": "rate"}
@@ -179,14 +181,15 @@ def near(best: Setting) -> list[Setting]:
     return found
 
 
-def fluent(outcome: study.Outcome, base: study.Outcome, reference: float) -> bool:
-    """Whether the side effects are within the criteria."""
-    neutral = outcome.neutral
+def fluent(several: Sequence[dict], base: dict, reference: float) -> bool:
+    """Whether the side effects of rows are, in their mean, within the criteria."""
     worst = 1 + CRITERIA.perplexity
-    return (
-        outcome.fluency.short <= base.fluency.short + CRITERIA.short
-        and outcome.perplexity <= worst * reference
-        and (neutral is None or neutral.changed_perplexity <= worst * neutral.perplexity)
+    short = np.mean([row["fluency"]["short"] for row in several])
+    neutral = [r["neutral"]["changed_perplexity"] / r["neutral"]["perplexity"] for r in several]
+    return bool(
+        short <= base["fluency"]["short"] + CRITERIA.short
+        and np.mean([row["perplexity"] for row in several]) <= worst * reference
+        and np.mean(neutral) <= worst
     )
 
 
@@ -201,7 +204,7 @@ def validate(of: Study, layers: Sequence[int] | None) -> None:
         select_refused=int(of.behaves.sum()), select=len(of.behaves),
         reference_perplexity=reference, **_plain(base),
     )  # fmt: skip
-    found: dict[Setting, list[float]] = {}
+    found: dict[Setting, list[dict]] = {}
 
     def judge(setting: Setting, seed: int) -> None:
         edits, regions = of.edits(setting, seed)
@@ -209,29 +212,38 @@ def validate(of: Study, layers: Sequence[int] | None) -> None:
             print(f"{setting.name}: nothing to edit", flush=True)
             return
         outcome = measure.outcome(study.Condition(setting.method, setting.k, 0, edits=edits))
-        good = fluent(outcome, base, reference)
-        found.setdefault(setting, []).append(outcome.behaving.value + (0.0 if good else 1.0))
+        row = _plain(outcome)
+        found.setdefault(setting, []).append(row)
         results.write(
-            "refusal", what="validation", setting=setting.name, seed=seed, regions_chosen=regions,
-            fluent=good, **{"layer": setting.layer, "p": setting.percentile},
-            **_plain(outcome),
+            "refusal", what="validation", setting=setting.name, chosen=vars(setting), seed=seed,
+            regions_chosen=regions, fluent=fluent([row], _plain(base), reference), **row,
         )  # fmt: skip
+
+    def best() -> list[Setting]:
+        """Of the settings with as many seeds, those that keep the model whole first."""
+        return sorted(found, key=lambda s: (not whole(s), left(found[s])))
+
+    def whole(setting: Setting) -> bool:
+        return fluent(found[setting], _plain(base), reference)
 
     scan = [s for s in settings() if layers is None or s.layer in layers]
     for setting in scan:
         judge(setting, VALIDATION_SEEDS[0])
-    several = sorted(found, key=lambda s: np.mean(found[s]))
-    extra = near(several[0])
-    for setting in extra:
+    for setting in near(best()[0]):
         judge(setting, VALIDATION_SEEDS[0])
-    several = sorted(found, key=lambda s: np.mean(found[s]))[:4]
+    several = best()[:SECOND_LOOK]
     for setting in several:
         judge(setting, VALIDATION_SEEDS[1])
-    best = min(several, key=lambda s: np.mean(found[s]))
+    chosen = next(setting for setting in best() if setting in several)
     results.write(
-        "refusal", what="validation choice", setting=best.name, chosen=vars(best),
-        refusal=float(np.mean(found[best]) % 1), fluent=bool(np.mean(found[best]) < 1),
+        "refusal", what="validation choice", setting=chosen.name, chosen=vars(chosen),
+        refusal=left(found[chosen]), fluent=whole(chosen),
     )  # fmt: skip
+
+
+def left(several: Sequence[dict]) -> float:
+    """Mean refusal."""
+    return float(np.mean([row["behaving"]["share"] for row in several]))
 
 
 def test(of: Study, chosen: Setting) -> None:
@@ -249,10 +261,10 @@ def test(of: Study, chosen: Setting) -> None:
         for seed in TEST_SEEDS:
             conditions = test_conditions(of, setting, seed)
             for condition in conditions:
-                outcome = measure.outcome(condition)
+                row = _plain(measure.outcome(condition))
                 results.write(
                     "refusal", what=f"test {name}", setting=setting.name, seed=seed,
-                    fluent=fluent(outcome, base, reference), **_plain(outcome),
+                    fluent=fluent([row], _plain(base), reference), **row,
                 )  # fmt: skip
 
 
