@@ -60,10 +60,12 @@ def test_the_greedy_matching_takes_the_largest_cosine_of_what_is_left(
 
 
 def test_greedy_ties_go_to_the_lower_index():
-    few = directions(7, 4, 5)
-    order = np.random.default_rng(3).permutation(70)
-    a = np.repeat(few, 10, axis=0)[order]
-    assert pairs_of(match_directions(a, a, "greedy")) == [(i, i) for i in range(70)]
+    rng = np.random.default_rng(3)
+    few = np.repeat(np.eye(7, dtype=np.float32), 10, axis=0)  # cosines are 0 or 1
+    a, b = few[rng.permutation(70)], few[rng.permutation(70)]
+    expected = [pair for pair in largest_first(a, b) if (a[pair[0]] == b[pair[1]]).all()]
+    assert [pair for pair in pairs_of(match_directions(a, b, "greedy"))] == expected
+    assert len(expected) == 70
 
 
 def test_equal_cosines_in_a_circle_end():

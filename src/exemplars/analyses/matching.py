@@ -69,8 +69,8 @@ def match_directions(a: Float32, b: Float32, method: str = "auto") -> Matching:
         a: (K_a, D) float32 unit directions; a row that is NaN or zero is never paired.
         b: (K_b, D) likewise.
         method: "hungarian", which holds all K_a · K_b cosines; "greedy", which does not, with ties
-            (of up to 16 equal ones) to the lower index of a, then of b; or "auto": the first up to `HUNGARIAN_REGIONS`
-            directions on the larger side.
+            (of up to 16 equal ones) to the lower index of a, then of b; or "auto": the first up to
+            `HUNGARIAN_REGIONS` directions on the larger side.
 
     Returns:
         The pairs and the method that found them. The same arrays give the same answer.
