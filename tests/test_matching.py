@@ -64,7 +64,7 @@ def test_greedy_ties_go_to_the_lower_index():
     few = np.repeat(np.eye(7, dtype=np.float32), 10, axis=0)  # cosines are 0 or 1
     a, b = few[rng.permutation(70)], few[rng.permutation(70)]
     expected = [pair for pair in largest_first(a, b) if (a[pair[0]] == b[pair[1]]).all()]
-    assert [pair for pair in pairs_of(match_directions(a, b, "greedy"))] == expected
+    assert list(pairs_of(match_directions(a, b, "greedy"))) == expected
     assert len(expected) == 70
 
 
