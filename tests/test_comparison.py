@@ -13,7 +13,7 @@ from exemplars.analyses.comparison import compare, largest_share, region_norms
 from exemplars.analyses.correspondence import SPACES, rotated, seen_from
 from exemplars.analyses.differences import differences
 from exemplars.analyses.noise import PairScores, SeedNoise, seed_noise
-from exemplars.analyses.paired_rows import PairedRows, SiteRows, pair_rows
+from exemplars.analyses.shared_rows import SharedRows, SiteRows, share_rows
 from exemplars.errors import FormatError, MismatchError, SourceError
 
 WIDTH, CLOUDS = 24, 40
@@ -31,7 +31,7 @@ def rows(seed=0, n=2400, shift=None, clouds=CLOUDS):
 
 def shared(a, b=None, documents=None):
     documents = np.arange(len(a)) // 10 if documents is None else documents
-    return PairedRows(a, a if b is None else b, documents, np.arange(len(a)) % 7)
+    return SharedRows(a, a if b is None else b, documents, np.arange(len(a)) % 7)
 
 
 @pytest.fixture(scope="module")
@@ -277,16 +277,16 @@ def test_rows_are_paired_by_document_and_position():
 
     a = side([4, 4, 1, 1], [1, 2, 1, 3], [7, 8, 9, 6])
     b = side([1, 4, 4], [1, 2, 9], [9, 8, 5])
-    found = pair_rows(a, b)
+    found = share_rows(a, b)
     assert found.document.tolist() == [4, 1]
     assert found.a.ravel().tolist() == [1, 2]
     assert found.b.ravel().tolist() == [1, 0]
     assert found.token.tolist() == [8, 9]
-    assert len(pair_rows(a, a)) == 4
+    assert len(share_rows(a, a)) == 4
     with pytest.raises(MismatchError, match="one tokenizer"):
-        pair_rows(a, side([1], [1], [5]))
+        share_rows(a, side([1], [1], [5]))
     with pytest.raises(SourceError, match="no token in common"):
-        pair_rows(a, side([9], [1], [5]))
+        share_rows(a, side([9], [1], [5]))
 
 
 def test_most_rows_of_a_region_lie_in():

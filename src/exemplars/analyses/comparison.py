@@ -25,7 +25,7 @@ from exemplars.analyses.correspondence import (
 from exemplars.analyses.differences import differences
 from exemplars.analyses.noise import SeedNoise, of_random_rows, regions_of
 from exemplars.analyses.overlap import match_overlap, mutual_information, permuted
-from exemplars.analyses.paired_rows import PairedRows
+from exemplars.analyses.shared_rows import SharedRows
 from exemplars.calibration import as_vectors
 from exemplars.dictionary import Dictionary
 from exemplars.errors import MismatchError
@@ -149,7 +149,7 @@ def compare(
     a: Dictionary,
     b: Dictionary,
     *,
-    rows: PairedRows | None = None,
+    rows: SharedRows | None = None,
     noise: SeedNoise | None = None,
     basis: str = "mean",
     space: str | None = None,
@@ -227,7 +227,7 @@ class _Job:
 
     a: Dictionary
     b: Dictionary
-    rows: PairedRows | None
+    rows: SharedRows | None
     noise: SeedNoise | None
     basis: str
     quantile: float
@@ -248,7 +248,7 @@ class _Job:
         return found
 
     def by_rows(
-        self, rows: PairedRows, by_direction: Correspondence | None
+        self, rows: SharedRows, by_direction: Correspondence | None
     ) -> tuple[Correspondence, RowAgreement]:
         """By the regions that the same rows fall into."""
         labels = regions_of(self.a, rows.a), regions_of(self.b, rows.b)
@@ -373,7 +373,7 @@ def _norm_span(a: Dictionary, b: Dictionary, basis: str, pairs: Int64) -> tuple[
     return found[0], found[1]
 
 
-def _decisive(a: Dictionary, b: Dictionary, rows: PairedRows | None, space: str | None) -> str:
+def _decisive(a: Dictionary, b: Dictionary, rows: SharedRows | None, space: str | None) -> str:
     """The space that decides, checked to be one that can be compared in."""
     if space is not None and space not in SPACES:
         raise ValueError(f'space is "{space}", expected one of {", ".join(SPACES)}')

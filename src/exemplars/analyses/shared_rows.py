@@ -14,7 +14,7 @@ from exemplars.geometry import Int64
 
 
 @dataclass(frozen=True, eq=False)
-class PairedRows:
+class SharedRows:
     """Rows that both sides have, in the order of the first side."""
 
     a: Any
@@ -69,7 +69,7 @@ def site_rows(batches: Iterable[ActivationBatch], rows: int | None = None) -> Si
     return SiteRows(torch.cat([part for part in vectors if len(part)]), **found)
 
 
-def pair_rows(a: SiteRows, b: SiteRows) -> PairedRows:
+def share_rows(a: SiteRows, b: SiteRows) -> SharedRows:
     """The rows of the tokens that both sides have, told by document and position.
 
     Raises:
@@ -77,7 +77,7 @@ def pair_rows(a: SiteRows, b: SiteRows) -> PairedRows:
         MismatchError: A token of one side is another on the other: two tokenizers, or two texts.
     """
     if a is b:
-        return PairedRows(a.vectors, a.vectors, a.document, a.token)
+        return SharedRows(a.vectors, a.vectors, a.document, a.token)
     place_a, place_b = (side.document * (1 << 32) + side.position for side in (a, b))
     _, in_a, in_b = np.intersect1d(place_a, place_b, assume_unique=True, return_indices=True)
     order = np.argsort(in_a)
@@ -92,4 +92,4 @@ def pair_rows(a: SiteRows, b: SiteRows) -> PairedRows:
             f"{a.token[where]} on one side and {b.token[in_b[other[0]]]} on the other; rows can be "
             "shared by models with one tokenizer on the same texts only"
         )
-    return PairedRows(a.vectors[in_a], b.vectors[in_b], a.document[in_a], a.token[in_a])
+    return SharedRows(a.vectors[in_a], b.vectors[in_b], a.document[in_a], a.token[in_a])
