@@ -24,6 +24,7 @@ from exemplars.cli import label as label
 from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
 from exemplars.cli import sae as sae
+from exemplars.cli import stability as stability
 from exemplars.cli import steer as steer
 from exemplars.cli.application import app as app
 from exemplars.cli.terminal import say
@@ -31,7 +32,7 @@ from exemplars.cli.terminal import say
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
     *("concepts", "probe", "sae", "label"),
-    *("compare",),
+    *("compare", "stability"),
     *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
