@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 
 from exemplars.cli import behavior as behavior  # the verbs add themselves
+from exemplars.cli import compare as compare
 from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
 from exemplars.cli import export as export
@@ -23,6 +24,7 @@ from exemplars.cli import label as label
 from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
 from exemplars.cli import sae as sae
+from exemplars.cli import stability as stability
 from exemplars.cli import steer as steer
 from exemplars.cli.application import app as app
 from exemplars.cli.terminal import say
@@ -30,6 +32,7 @@ from exemplars.cli.terminal import say
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
     *("concepts", "probe", "sae", "label"),
+    *("compare", "stability"),
     *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(

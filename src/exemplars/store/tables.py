@@ -174,6 +174,33 @@ def growth_schema() -> Any:
     return pa.schema([(name, pa.int64()) for name in GROWTH_COLUMNS])
 
 
+def stability_schema() -> Any:
+    """Columns and types of a table of the stability of regions."""
+    import pyarrow as pa
+
+    kinds = {
+        "region": pa.int32(), "mean_cosine": pa.float32(), "exemplar_cosine": pa.float32(),
+        "found": pa.float32(), "others": pa.int32(),
+    }  # fmt: skip
+    return pa.schema(list(kinds.items()))
+
+
+def check_stability(table: Any, n_regions: int) -> Any:
+    """A table of stability in the columns and types of the file; ValueError if it is another."""
+    schema = stability_schema()
+    if sorted(table.schema.names) != sorted(schema.names):
+        raise ValueError(
+            f"the stability table has columns {', '.join(table.schema.names)}, "
+            f"expected {', '.join(schema.names)}"
+        )
+    fitted = table.select(schema.names).cast(schema)
+    if fitted["region"].to_pylist() != list(range(n_regions)):
+        raise ValueError(
+            f"the stability table has not one line for each of {n_regions} regions, in order"
+        )
+    return fitted
+
+
 def read_table(path: Path, schema: Any = None) -> Any:
     """The columns of `schema`, which the file must have; all it has, if None."""
     file = _open_parquet(path, schema)
