@@ -3,8 +3,8 @@
     python bench/growth.py extract --model smollm2-135m-instruct
     python bench/growth.py study --model smollm2-135m-instruct --site resid_post.15
 
-A corpus' documents are read once by the model; afterwards they are replayed in 20 random orders. The
-first half of the documents is the stream. The chance of a new region is estimated from it, and then
+A corpus' documents are read once by the model; afterwards they are replayed in 20 random orders.
+The first half of the documents is the stream. The chance of a new region is estimated from it, and then
 each of the other documents is read next, by itself, by what the stream left: how many of its rows
 found regions is what the interval must hold. Then all documents are read to their end, and the
 forecasts from the first 30 % of all rows are compared with what there is.
@@ -191,14 +191,17 @@ def measure(model: str, site: str, corpus: str, cache: Path, percentiles: list[f
     for percentile in percentiles:
         theta = rows.calibration.threshold(percentile)
         found = [split(rows, theta, seed) for seed in range(SPLITS)]
-        names = {name for each in found for name in each}
+        splits = {
+            name: [round(float(each.get(name, np.nan)), 6) for each in found]
+            for name in sorted({name for each in found for name in each})
+        }
         results.write(
             "growth",
             what=f"{model} {site} {corpus} p{percentile:g}",
             model=SOURCES[model].title, site=site, corpus=corpus, percentile=percentile,
             theta=theta, documents=len(rows.starts) - 1, rows=len(rows.directions),
             tuned=(site, corpus) in TUNED and model == activations.SMOLLM2.folder,
-            splits={n: [round(float(each.get(n, np.nan)), 6) for each in found] for n in sorted(names)},
+            splits=splits,
         )  # fmt: skip
 
 
