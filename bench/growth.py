@@ -4,8 +4,8 @@
     python bench/growth.py study --model smollm2-135m-instruct --site resid_post.15
 
 A corpus' documents are read once by the model; afterwards they are replayed in 20 random orders.
-The first half of the documents is the stream. The chance of a new region is estimated from it, and then
-each of the other documents is read next, by itself, by what the stream left: how many of its rows
+The first half of the documents is the stream. The chance of a new region is estimated from it, and
+then each of the other documents is read next, by itself, by what the stream left: how many of its rows
 found regions is what the interval must hold. Then all documents are read to their end, and the
 forecasts from the first 30 % of all rows are compared with what there is.
 
