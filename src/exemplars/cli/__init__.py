@@ -20,6 +20,7 @@ from exemplars.cli import compare as compare
 from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
 from exemplars.cli import export as export
+from exemplars.cli import growth as growth
 from exemplars.cli import label as label
 from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
@@ -32,8 +33,10 @@ from exemplars.cli.terminal import say
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
     *("concepts", "probe", "sae", "label"),
+    *("behavior", "steer", "patch"),
     *("compare", "stability"),
-    *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
+    *("growth",),
+    *("export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
     key=lambda verb: _VERBS.index(verb.name or getattr(verb.callback, "__name__", ""))
