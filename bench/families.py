@@ -7,7 +7,7 @@ Round trips by shared prompt exemplars over every pair of layers, on harmful and
 instructions (../shared/data/refusal) and on harmless ones of three kinds (the inputs of AxBench:
 text, code, math), in equal numbers. Instruct models read prompts through their chat template;
 Gemma is a base model and reads them as they are; "plain" has all of them read as they are.
-Final activations are kept in the cache.
+Final activations, in bfloat16, are kept in the cache.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 
 import activations
-import exemplars as ex
 import rows as results
 from exemplars.analyses.families import (
     FamilyComparison,
@@ -79,8 +78,8 @@ def final_vectors(
     file = cache / f"{hashlib.sha256(about).hexdigest()[:20]}.npz"
     if not file.exists():
         start = time.perf_counter()
-        path = models / source.folder / f"{source.folder}.gguf"
-        found = read_final(ex.load_model(str(path)), prompts.prompts, chat=chat)
+        model = activations.load_model(source, models)
+        found = read_final(model, prompts.prompts, chat=chat)
         cache.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(".partial.npz")
         np.savez(aside, embeddings=found.embeddings, vectors=np.stack(found.vectors))
@@ -178,12 +177,19 @@ def main() -> None:
     parser.add_argument("--set", action="append", choices=list(SETS))
     parser.add_argument("--pair", nargs=2, type=int, action="append")
     parser.add_argument("--percentile", type=float, action="append")
-    parser.add_argument("--read-only", action="store_true", help="fill the cache and stop")
+    parser.add_argument(
+        "--read", nargs=2, metavar=("MODEL", "READING"), help="fill the cache and stop"
+    )
     options = parser.parse_args()
     for name in options.set or SETS:
         prompts = SETS[name]()
         sizes = np.bincount(prompts.label).tolist()
         print(name, dict(zip(prompts.classes, sizes, strict=True)), flush=True)
+        if options.read:
+            source = MODELS[int(options.read[0])]
+            chat = chats(source, options.read[1] == "plain")
+            final_vectors(source, prompts, chat, options.models, options.cache)
+            continue
         for reading in ("as used", "plain"):
             for i, j in options.pair or combinations(range(len(MODELS)), 2):
                 pair = [MODELS[i], MODELS[j]]
@@ -192,8 +198,6 @@ def main() -> None:
                                   options.models, options.cache)
                     for source in pair
                 ]  # fmt: skip
-                if options.read_only:
-                    continue
                 for percentile in options.percentile or PERCENTILES:
                     if percentile != PERCENTILES[0] and reading == "plain":
                         continue

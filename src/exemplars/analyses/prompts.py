@@ -85,14 +85,7 @@ def read_prompts(
     Raises:
         ValueError: A prompt has no rows, or is too long for the model; or there is no such site.
     """
-    limit = min(model.max_positions or _LONGEST, _LONGEST)
-    asked = tokenize_prompts(prompts, model.tokenizer, chat=tokenization.chat)
-    for number, one in enumerate(asked, 1):
-        if len(one.ids) > limit:
-            raise ValueError(
-                f"prompt {number} has {len(one.ids)} tokens and {limit} are read at most; shorten "
-                "it, or leave it out"
-            )
+    limit = prompt_limit(model, prompts, tokenization.chat)
     whole = replace(tokenization, context_length=limit, long_documents="truncate")
     found: dict[str, list[Float32]] = {}
     numbers: list[Int64] = []
@@ -115,6 +108,22 @@ def read_prompts(
         site: PromptRows(site, tuple(prompts), np.concatenate(parts), prompt)
         for site, parts in found.items()
     }
+
+
+def prompt_limit(model: Model, prompts: Sequence[str], chat: bool) -> int:
+    """Tokens that are read of a prompt, at most: none of these has more.
+
+    Raises:
+        ValueError: One has.
+    """
+    limit = min(model.max_positions or _LONGEST, _LONGEST)
+    for number, one in enumerate(tokenize_prompts(prompts, model.tokenizer, chat=chat), 1):
+        if len(one.ids) > limit:
+            raise ValueError(
+                f"prompt {number} has {len(one.ids)} tokens and {limit} are read at most; shorten "
+                "it, or leave it out"
+            )
+    return limit
 
 
 def stream_order(n: int, seed: int) -> Int64:

@@ -25,13 +25,14 @@ from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
 from exemplars.cli import sae as sae
 from exemplars.cli import steer as steer
+from exemplars.cli import trajectories as trajectories
 from exemplars.cli.application import app as app
 from exemplars.cli.terminal import say
 
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
     *("concepts", "probe", "sae", "label"),
-    *("families",),
+    *("families", "trajectories"),
     *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
