@@ -54,14 +54,7 @@ def logit_lens(model: Model, directions: NDArray[np.float32], k: int = 8, chunk:
     import torch
 
     weight = model.unembedding.weight
-    directions = np.array(directions, np.float32)  # a copy: torch takes no read-only memory
-    if directions.ndim != 2 or directions.shape[1] != weight.shape[1]:
-        raise MismatchError(
-            f"the directions have shape {tuple(directions.shape)} and the unembedding of "
-            f"{model.name} reads width {weight.shape[1]}; use the model they came from"
-        )
-    if not np.isfinite(directions).all():
-        raise ValueError("a direction is not finite; leave out the regions that have no members")
+    directions = _checked(model, directions)
     # An unembedding may be padded beyond the tokens that there are.
     vocabulary = min(len(weight), len(model.tokenizer))
     block_rows = _BLOCK_BYTES // (4 * weight.shape[1])
@@ -86,6 +79,41 @@ def logit_lens(model: Model, directions: NDArray[np.float32], k: int = 8, chunk:
     return Lens(*_read(model, promoted), *_read(model, suppressed))
 
 
+def lens_probabilities(
+    model: Model, directions: NDArray[np.float32], chunk: int = 64
+) -> NDArray[np.float32]:
+    """The distribution over tokens that each direction reads as: the softmax of its logits.
+
+    The logits are those of `logit_lens`. A norm that rescales gives one distribution for a
+    direction of any length; the model's own scaling and capping of logits is left out.
+
+    Args:
+        model: With a language-model head.
+        directions: (K, D), D the width of the residual stream.
+        chunk: Directions at a time.
+
+    Returns:
+        (K, V) float32, V the tokens that there are; each row sums to 1.
+
+    Raises:
+        MismatchError: If the directions do not have the model's width.
+        ValueError: If a direction is not finite, or the model has no final norm or unembedding.
+    """
+    import torch
+
+    weight = model.unembedding.weight
+    directions = _checked(model, directions)
+    vocabulary = min(len(weight), len(model.tokenizer))
+    found = np.empty((len(directions), vocabulary), np.float32)
+    norm = _in_float32(model.final_norm)
+    with torch.no_grad():
+        for i in range(0, len(directions), chunk):
+            part = torch.from_numpy(directions[i : i + chunk]).to(weight.device).float()
+            logits = norm.forward(part) @ weight[:vocabulary].float().T
+            found[i : i + chunk] = logits.softmax(dim=1).cpu().numpy()
+    return found
+
+
 def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
     """Tokens as one reads them: " the", not "Ġthe"; bytes that are no character as "<0xE2>"."""
     ids = [int(i) for i in ids]
@@ -102,6 +130,20 @@ def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
 
 
 _Best = tuple["torch.Tensor", "torch.Tensor"]  # logits (n, k) and token ids (n, k)
+
+
+def _checked(model: Model, directions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy of directions that the unembedding can read: torch takes no read-only memory."""
+    width = model.unembedding.weight.shape[1]
+    directions = np.array(directions, np.float32)
+    if directions.ndim != 2 or directions.shape[1] != width:
+        raise MismatchError(
+            f"the directions have shape {tuple(directions.shape)} and the unembedding of "
+            f"{model.name} reads width {width}; use the model they came from"
+        )
+    if not np.isfinite(directions).all():
+        raise ValueError("a direction is not finite; leave out the regions that have no members")
+    return directions
 
 
 def _in_float32(norm: Any) -> Any:

@@ -20,6 +20,7 @@ from exemplars.cli import compare as compare
 from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
 from exemplars.cli import export as export
+from exemplars.cli import families as families
 from exemplars.cli import growth as growth
 from exemplars.cli import label as label
 from exemplars.cli import patch as patch
@@ -27,6 +28,7 @@ from exemplars.cli import probe as probe
 from exemplars.cli import sae as sae
 from exemplars.cli import stability as stability
 from exemplars.cli import steer as steer
+from exemplars.cli import trajectories as trajectories
 from exemplars.cli.application import app as app
 from exemplars.cli.terminal import say
 
@@ -34,8 +36,8 @@ _VERBS = (
     *("demo", "build", "census", "show", "assign"),
     *("concepts", "probe", "sae", "label"),
     *("behavior", "steer", "patch"),
-    *("compare", "stability"),
-    *("growth",),
+    *("compare", "families", "stability"),
+    *("growth", "trajectories"),
     *("export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
