@@ -22,6 +22,7 @@ from exemplars.cli import export as export
 from exemplars.cli import label as label
 from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
+from exemplars.cli import resolution as resolution
 from exemplars.cli import sae as sae
 from exemplars.cli import steer as steer
 from exemplars.cli.application import app as app
@@ -29,7 +30,7 @@ from exemplars.cli.terminal import say
 
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
-    *("concepts", "probe", "sae", "label"),
+    *("concepts", "probe", "sae", "resolution", "label"),
     *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +23,7 @@ from exemplars.cli.options import (
     open_dictionary,
     texts_of,
 )
+from exemplars.cli.site_rows import kept_batches, read_batches
 from exemplars.cli.terminal import interruptible, print_result, progress_bar, say
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ def sae(
     _warn_of_other_site(dictionary, loaded)
     with interruptible():
         if activations is not None:
-            batches = _kept(dictionary, activations, allow_mismatch)
+            batches = kept_batches(dictionary, activations, allow_mismatch)
         else:
             source = texts_of(text or [], column, split).shuffled(seed)
             reader = model_of(dictionary, model, device, dtype, allow_mismatch)
-            batches = _read(dictionary, reader, source)
-        vectors = _first_rows(batches, rows or None)
+            batches = read_batches(dictionary, reader, source)
+        vectors = _first_rows((batch.vectors for batch in batches), rows or None)
         say(f"comparing on {len(vectors):,} rows")
         result = compare_sae(
             dictionary, loaded, vectors, basis=basis, readout=readout, top=top,
@@ -116,39 +116,6 @@ def _warn_of_other_site(dictionary: Dictionary, sae: SparseAutoencoder) -> None:
     known = site.get("spellings") or {}
     if sae.site.startswith("blocks.") and known and sae.site not in known.values():
         say(f"warning: the SAE was trained at {sae.site}, the dictionary is of {site.get('name')}")
-
-
-def _kept(dictionary: Dictionary, folder: Path, allow_mismatch: bool) -> Iterator[Any]:
-    """Vectors of kept activations at the dictionary's site, shard by shard."""
-    from exemplars import store
-    from exemplars.activations import ActivationShards
-    from exemplars.report import provenance
-
-    shards = ActivationShards.open(folder)
-    source = SimpleNamespace(**(shards.describe.get("model") or {}))
-    warning = store.check_model(dictionary, source, allow_mismatch=allow_mismatch)
-    if warning:
-        say(f"warning: {warning}")
-    name = provenance(dictionary, "site").get("name")
-    if name is None and len(shards.sites) > 1:
-        raise ValueError(
-            f"the dictionary does not say which site it is of, and {folder} has several "
-            f"({', '.join(shards.sites)}); give activations of its site alone"
-        )
-    return (batches[0].vectors for batches, *_ in shards.windows([name or shards.sites[0]]))
-
-
-def _read(dictionary: Dictionary, model: Any, texts: Any) -> Iterator[Any]:
-    """Vectors of texts at the dictionary's site, window by window, as they are asked for."""
-    from exemplars.activations import read_activations
-    from exemplars.building import tokenization_of
-
-    about = dictionary.provenance
-    sizes = {name: about[name] for name in ("batch_tokens", "window_tokens") if name in about}
-    windows = read_activations(
-        model, [about["site"]["name"]], texts, tokenization_of(dictionary), **sizes
-    )
-    return (batch.vectors for (batch,) in windows)
 
 
 def _first_rows(batches: Iterator[Any], rows: int | None) -> Any:
