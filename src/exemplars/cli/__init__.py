@@ -25,6 +25,7 @@ from exemplars.cli import growth as growth
 from exemplars.cli import label as label
 from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
+from exemplars.cli import resolution as resolution
 from exemplars.cli import sae as sae
 from exemplars.cli import stability as stability
 from exemplars.cli import steer as steer
@@ -37,7 +38,7 @@ _VERBS = (
     *("concepts", "probe", "sae", "label"),
     *("behavior", "steer", "patch"),
     *("compare", "families", "stability"),
-    *("growth", "trajectories"),
+    *("growth", "resolution", "trajectories"),
     *("export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,9 @@ class ParquetContexts:
         low, high = np.searchsorted(numbers, [region, region + 1])
         return contexts_from(table.slice(low, high - low))
 
-    def table(self) -> Any:
-        """All of them, in memory."""
-        return self._read(list(range(self._file.num_row_groups)))
+    def table(self, columns: Sequence[str] | None = None) -> Any:
+        """All of them, in memory; of some columns alone if `columns` names them."""
+        return self._read(list(range(self._file.num_row_groups)), columns)
 
     def _groups(self, start: int, stop: int) -> Any:
         kept = self._kept
@@ -71,20 +71,21 @@ class ParquetContexts:
             self._kept = kept
         return kept[1]
 
-    def _read(self, groups: list[int]) -> Any:
+    def _read(self, groups: list[int], columns: Sequence[str] | None = None) -> Any:
         import pyarrow as pa
 
         with self._lock, _parquet_errors(self.path):
-            table = self._file.read_row_groups(groups, use_threads=False)
+            table = self._file.read_row_groups(groups, columns=columns, use_threads=False)
             table.validate(full=True)
-            schema = contexts_schema()
-            columns = [
+            every = contexts_schema()
+            schema = every if columns is None else pa.schema([every.field(c) for c in columns])
+            arrays = [
                 table[f.name].combine_chunks().dictionary_encode()
                 if pa.types.is_dictionary(f.type)
                 else table[f.name]
                 for f in schema
             ]
-            return pa.Table.from_arrays(columns, schema=schema)
+            return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def write_contexts(path: Path, table: Any) -> FileEntry:
