@@ -738,6 +738,27 @@ def reopened(description: Mapping[str, Any]) -> Texts:
     return Texts(found._source, tuple(dict(step) for step in view))
 
 
+def held_out_slice(description: Mapping[str, Any]) -> Texts | None:
+    """What was held out of the texts that `Texts.describe` gave this description of.
+
+    Args:
+        description: As a manifest holds it.
+
+    Returns:
+        The other part of the last `hold_out`, with the later steps of the view; None where nothing
+        was held out.
+
+    Raises:
+        SourceError: As `reopened`.
+    """
+    view = [dict(step) for step in description.get("view", ())]
+    kept = [step for step in view if step.get("part") == "kept"]
+    if not kept:
+        return None
+    kept[-1]["part"] = "held_out"
+    return reopened({**description, "view": view})
+
+
 def _exists(source: str) -> bool:
     try:
         return Path(source).expanduser().exists()

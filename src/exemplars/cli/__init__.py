@@ -20,6 +20,7 @@ from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
 from exemplars.cli import export as export
 from exemplars.cli import label as label
+from exemplars.cli import novelty as novelty
 from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
 from exemplars.cli import sae as sae
@@ -29,7 +30,7 @@ from exemplars.cli.terminal import say
 
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
-    *("concepts", "probe", "sae", "label"),
+    *("concepts", "probe", "sae", "label", "novelty"),
     *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
