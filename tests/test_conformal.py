@@ -143,6 +143,13 @@ def test_choices_begin_with_the_set_and_have_its_size():
     assert len(np.unique(chosen, axis=0)) > 20
 
 
+def test_one_document_is_exchanged_with_every_other():
+    assert np.array_equal(permuted_choices(7, 1, 50, 0), np.eye(7, dtype=bool))
+    means = np.arange(30.0)[::-1]
+    assert exchange_test("mean", MeanScore(means), 1).p == 1 / 30
+    assert exchange_test("mean", MeanScore(means[::-1]), 1).p == 1.0
+
+
 def test_statistics_of_choices_are_those_of_the_documents_chosen(monkeypatch):
     rng = np.random.default_rng(0)
     regions = [rng.integers(0, 6, rng.integers(1, 9)) for _ in range(10)]

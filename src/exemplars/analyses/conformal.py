@@ -127,7 +127,11 @@ def exchange_test(
 
 
 def permuted_choices(n: int, n_set: int, permutations: int, seed: int) -> NDArray[np.bool_]:
-    """(1 + permutations, n) bool: the first n_set, then random choices of as many."""
+    """(1 + permutations, n) bool: the first n_set, then random choices of as many; of a single
+    document all the n there are.
+    """
+    if n_set == 1:
+        return np.eye(n, dtype=np.bool_)
     random = np.random.default_rng([seed, 0xD0C5])
     chosen = np.zeros((1 + permutations, n), np.bool_)
     chosen[0, :n_set] = True

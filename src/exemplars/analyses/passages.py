@@ -167,25 +167,36 @@ def read_some(
             return
 
 
-def unread_texts(dictionary: Dictionary) -> tuple[Texts | None, str, tuple[str, ...]]:
+def unread_texts(
+    dictionary: Dictionary, place: Texts | None = None
+) -> tuple[Texts | None, str, tuple[str, ...]]:
     """Documents of a build's own source that it has not read.
 
     They are its held-out slice; without one, the documents after the last that it read.
+
+    Args:
+        dictionary: Built from text.
+        place: Its texts, where they lie now; None: where its manifest says.
 
     Returns:
         texts: None where there are none, or the source cannot be opened again.
         source: What they are, or why there are none: the end of a sentence.
         notes: What is doubtful about them, as sentences.
+
+    Raises:
+        SourceError: `place` is not where the build's texts are.
     """
     about = dictionary.provenance.get("texts")
     if not isinstance(about, dict):
         return None, "the dictionary does not say what texts it was built from", ()
     try:
-        held = corpora.held_out_slice(about)
+        held = corpora.held_out_slice(about, place)
         if held is not None:
             return held, "documents of the slice that the build held out", ()
-        texts = corpora.reopened(about)
+        texts = corpora.reopened(about, place)
     except SourceError as error:
+        if place is not None:
+            raise
         return None, str(error), ()
     rest = _after_the_last_read(texts, dictionary)
     if rest is None:

@@ -46,6 +46,12 @@ def novelty(
             "out, else documents that it did not come to."
         ),
     ] = None,
+    built_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The build's own texts, where they lie now. Default: where the manifest says."
+        ),
+    ] = None,
     calibration_rows: Annotated[
         int, typer.Option(help="So many rows of them, about.", min=1)
     ] = 50_000,
@@ -85,7 +91,7 @@ def novelty(
 
     dictionary = open_dictionary(folder)
     asked = texts_of(text, column, split)
-    usual, source, notes = _usual(dictionary, calibration, column, split)
+    usual, source, notes = _usual(dictionary, calibration, built_from, column, split)
     loaded = model_of(dictionary, model, device, dtype, allow_mismatch)
     with interruptible(), step_bar() as on_step:
         report = compare(
@@ -100,11 +106,18 @@ def novelty(
 
 
 def _usual(
-    dictionary: Dictionary, calibration: list[str] | None, column: str, split: str
+    dictionary: Dictionary,
+    calibration: list[str] | None,
+    built_from: list[str] | None,
+    column: str,
+    split: str,
 ) -> tuple[Texts | None, str, tuple[str, ...]]:
     """The texts to calibrate on, what they are, and what is doubtful about them."""
     from exemplars.analyses.passages import unread_texts
 
+    if calibration is not None and built_from is not None:
+        raise ValueError("--calibration and --built-from were both given; give one or the other")
     if calibration is not None:
         return texts_of(calibration, column, split), "documents given with --calibration", ()
-    return unread_texts(dictionary)
+    place = None if built_from is None else texts_of(built_from, column, split)
+    return unread_texts(dictionary, place)
