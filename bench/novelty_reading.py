@@ -23,7 +23,7 @@ STEP = 10
 """Passages at once: as many as `token_log_probabilities` takes of 128 tokens."""
 CODE = Path("/usr/lib/python3.11")
 PERL = Path("/usr/share/perl")
-N = 100
+N = 70
 """Passages of a set that is not held out of a build."""
 
 
@@ -38,11 +38,11 @@ def sets(model: ex.Model, folder: Path) -> dict[str, Callable[[], Passages]]:
 
     held = {
         "sotu held": read(modern[third:], 13, 1050),
-        "manpages held": read(pages[some:], 3, 1002),
+        "manpages held": read(pages[some:], 3, 510),
     }
     return {
         "sotu build": read(modern[:third], 12, 500),
-        "manpages build": read(pages[:some], 2, 350),
+        "manpages build": read(pages[:some], 2, 300),
         **held,
         "sotu 19th century": read(corpora.addresses(1801, 1900)),
         "sotu 18th century": read(corpora.addresses(1700, 1800), 10),
