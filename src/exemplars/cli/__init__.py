@@ -23,6 +23,7 @@ from exemplars.cli import export as export
 from exemplars.cli import families as families
 from exemplars.cli import growth as growth
 from exemplars.cli import label as label
+from exemplars.cli import novelty as novelty
 from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
 from exemplars.cli import resolution as resolution
@@ -38,7 +39,7 @@ _VERBS = (
     *("concepts", "probe", "sae", "label"),
     *("behavior", "steer", "patch"),
     *("compare", "families", "stability"),
-    *("growth", "resolution", "trajectories"),
+    *("growth", "novelty", "resolution", "trajectories"),
     *("export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
