@@ -6,6 +6,7 @@ members. While streaming these are row numbers; afterwards each is looked up onc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -57,6 +58,10 @@ class Contexts(Protocol):
         """All of them, a pyarrow table with one column for each field of `Context`."""
         ...
 
+    def tables(self) -> Iterator[Any]:
+        """All of them as such tables, some whole regions in each."""
+        ...
+
 
 @dataclass(frozen=True)
 class TableContexts:
@@ -73,6 +78,10 @@ class TableContexts:
     def table(self) -> Any:
         """All of them."""
         return self.rows
+
+    def tables(self) -> Iterator[Any]:
+        """All of them, in one table."""
+        yield self.rows
 
 
 def contexts_from(table: Any) -> list[Context]:

@@ -18,6 +18,7 @@ import typer
 from exemplars.cli import behavior as behavior  # the verbs add themselves
 from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
+from exemplars.cli import explore as explore
 from exemplars.cli import export as export
 from exemplars.cli import label as label
 from exemplars.cli import patch as patch
@@ -30,7 +31,7 @@ from exemplars.cli.terminal import say
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
     *("concepts", "probe", "sae", "label"),
-    *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
+    *("behavior", "steer", "patch", "explore", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
     key=lambda verb: _VERBS.index(verb.name or getattr(verb.callback, "__name__", ""))
