@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exemplars.cli.application import app
-from exemplars.cli.options import Device, example
+from exemplars.cli.options import Device, example, load_model
 from exemplars.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -65,13 +65,18 @@ def explore(
     """
     check_host(host, allow_host or [])
     try:
-        from exemplars.explorer import serving
+        from exemplars.explorer import serving, state
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "uvicorn", "starlette"):
             raise
         raise ImportError(_NEEDS) from None
     views = serving.open_views(dictionaries_in(folders), cache_dir, read_only)
-    explorer = serving.explorer_of(views, read_only)
+    explorer = state.Explorer(
+        views,
+        why_not_write=serving.why_not_write(views, read_only),
+        load=None if no_model else lambda name: load_model(name, device),
+        model=model,
+    )
     listening = serving.free_socket(host, port)
     actual = listening.getsockname()[1]
     if port and actual != port:

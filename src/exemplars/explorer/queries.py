@@ -95,7 +95,7 @@ def parse_query(parameters: Iterable[tuple[str, str]], also: Sequence[str] = ())
         sort=sort,
         descending="_sort_desc" in plain,
         size=_whole(plain.get("_size", str(_DEFAULT_PAGE)), "_size", 1, PAGE),
-        start=_start_of(plain.get("_next")),
+        start=start_of(plain.get("_next")),
         search=plain.get("_search", ""),
         facets=tuple(facets),
         ids=_ids(plain["ids"]) if "ids" in plain else None,
@@ -416,7 +416,17 @@ def _whole(text: str, name: str, low: int, high: int) -> int:
     return found
 
 
-def _start_of(text: str | None) -> int:
+def whole(parameters: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    """A whole number among parameters.
+
+    Raises:
+        ValueError: It is none, or out of range.
+    """
+    return _whole(parameters.get(name, str(default)), name, low, high)
+
+
+def start_of(text: str | None) -> int:
+    """Where a page begins, from what an earlier page gave as its "next"."""
     if text is None:
         return 0
     if not re.fullmatch("r[0-9]{1,9}", text):

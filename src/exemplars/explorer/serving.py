@@ -10,15 +10,15 @@ import socket
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exemplars.explorer.application import Explorer, create_app, place_of
+from exemplars.explorer.application import create_app
 from exemplars.explorer.assets import INSTALLED, Assets, hash_of
 from exemplars.explorer.guard import LoopbackGuard, content_policy
-from exemplars.explorer.notes import Notes
-from exemplars.explorer.views import View, slugs_of
+from exemplars.explorer.state import Explorer
+from exemplars.explorer.views import View, place_of, slugs_of
 
 PORTS = 50
 """Ports that are tried, from the one asked for."""
@@ -53,16 +53,13 @@ def open_views(
     }
 
 
-def explorer_of(views: dict[str, View], read_only: bool = False) -> Explorer:
-    """What the routes answer from."""
-    why_not = None
+def why_not_write(views: Mapping[str, View], read_only: bool) -> str | None:
+    """Why notes are not kept; None if they are."""
     if read_only:
-        why_not = "the explorer was started with --read-only, so notes are not kept"
-    elif any(view.is_temporary for view in views.values()):
-        why_not = (
-            "nothing can be written beside the dictionary; start with --cache-dir to keep notes"
-        )
-    return Explorer(views, Notes(list(views.values()), why_not))
+        return "the explorer was started with --read-only, so notes are not kept"
+    if any(view.is_temporary for view in views.values()):
+        return "nothing can be written beside the dictionary; start with --cache-dir to keep notes"
+    return None
 
 
 def free_socket(host: str, port: int) -> socket.socket:

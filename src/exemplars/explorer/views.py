@@ -267,6 +267,13 @@ def beside(folder: Path) -> Path:
     return whole.parent / f".{whole.name}.explorer"
 
 
+def place_of(folder: Path, cache: Path | None, read_only: bool) -> Path | None:
+    """Where the prepared files of a dictionary go; None for a temporary folder."""
+    if cache is not None:
+        return cache / beside(folder).name.strip(".")
+    return None if read_only else beside(folder)
+
+
 def slugs_of(folders: list[Path]) -> list[str]:
     """Names for addresses, made of the folders' names, no two alike."""
     found: list[str] = []
