@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 
 from exemplars.cli import behavior as behavior  # the verbs add themselves
+from exemplars.cli import compare as compare
 from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
 from exemplars.cli import explore as explore
@@ -31,7 +32,9 @@ from exemplars.cli.terminal import say
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
     *("concepts", "probe", "sae", "label"),
-    *("behavior", "steer", "patch", "explore", "export", "import-reference", "doctor"),
+    *("compare",),
+    *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
+    *("explore",),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
     key=lambda verb: _VERBS.index(verb.name or getattr(verb.callback, "__name__", ""))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,11 +22,10 @@ from exemplars.cli.options import (
     open_dictionary,
     texts_of,
 )
-from exemplars.cli.terminal import interruptible, print_result, progress_bar, say
+from exemplars.cli.reading import counted, kept_batches, read_batches
+from exemplars.cli.terminal import interruptible, print_result, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from exemplars.analyses.autoencoders import SparseAutoencoder
     from exemplars.dictionary import Dictionary
 
@@ -80,6 +77,7 @@ def sae(
     from exemplars import figures
     from exemplars.analyses.autoencoders import load_sae
     from exemplars.analyses.sae import compare_sae
+    from exemplars.analyses.shared_rows import site_rows
     from exemplars.report.sae import sae_figure, sae_text
 
     if (text is None) == (activations is None):
@@ -91,12 +89,12 @@ def sae(
     _warn_of_other_site(dictionary, loaded)
     with interruptible():
         if activations is not None:
-            batches = _kept(dictionary, activations, allow_mismatch)
+            batches = kept_batches(dictionary, activations, allow_mismatch)
         else:
             source = texts_of(text or [], column, split).shuffled(seed)
             reader = model_of(dictionary, model, device, dtype, allow_mismatch)
-            batches = _read(dictionary, reader, source)
-        vectors = _first_rows(batches, rows or None)
+            batches = read_batches(dictionary, reader, source)
+        vectors = site_rows(counted(batches, rows or None), rows or None).vectors
         say(f"comparing on {len(vectors):,} rows")
         result = compare_sae(
             dictionary, loaded, vectors, basis=basis, readout=readout, top=top,
@@ -116,57 +114,3 @@ def _warn_of_other_site(dictionary: Dictionary, sae: SparseAutoencoder) -> None:
     known = site.get("spellings") or {}
     if sae.site.startswith("blocks.") and known and sae.site not in known.values():
         say(f"warning: the SAE was trained at {sae.site}, the dictionary is of {site.get('name')}")
-
-
-def _kept(dictionary: Dictionary, folder: Path, allow_mismatch: bool) -> Iterator[Any]:
-    """Vectors of kept activations at the dictionary's site, shard by shard."""
-    from exemplars import store
-    from exemplars.activations import ActivationShards
-    from exemplars.report import provenance
-
-    shards = ActivationShards.open(folder)
-    source = SimpleNamespace(**(shards.describe.get("model") or {}))
-    warning = store.check_model(dictionary, source, allow_mismatch=allow_mismatch)
-    if warning:
-        say(f"warning: {warning}")
-    name = provenance(dictionary, "site").get("name")
-    if name is None and len(shards.sites) > 1:
-        raise ValueError(
-            f"the dictionary does not say which site it is of, and {folder} has several "
-            f"({', '.join(shards.sites)}); give activations of its site alone"
-        )
-    return (batches[0].vectors for batches, *_ in shards.windows([name or shards.sites[0]]))
-
-
-def _read(dictionary: Dictionary, model: Any, texts: Any) -> Iterator[Any]:
-    """Vectors of texts at the dictionary's site, window by window, as they are asked for."""
-    from exemplars.activations import read_activations
-    from exemplars.building import tokenization_of
-
-    about = dictionary.provenance
-    sizes = {name: about[name] for name in ("batch_tokens", "window_tokens") if name in about}
-    windows = read_activations(
-        model, [about["site"]["name"]], texts, tokenization_of(dictionary), **sizes
-    )
-    return (batch.vectors for (batch,) in windows)
-
-
-def _first_rows(batches: Iterator[Any], rows: int | None) -> Any:
-    """(N, D) tensor in the model's own dtype: at most so many rows."""
-    import torch
-
-    from exemplars.streaming import Progress
-
-    parts: list[Any] = []
-    n_rows, started = 0, time.monotonic()
-    with progress_bar() as on_progress:
-        for vectors in batches:
-            part = vectors if rows is None else vectors[: rows - n_rows]
-            parts.append(part)
-            n_rows += len(part)
-            on_progress(Progress("activations", n_rows, rows, {}, time.monotonic() - started))
-            if rows is not None and n_rows >= rows:
-                break
-    if not n_rows:
-        raise ValueError("the text has no rows; give more of it")
-    return torch.cat(parts)

@@ -1,0 +1,332 @@
+"""What dictionaries of one and the same thing differ by: the yardstick of every comparison.
+
+Leader clustering depends on the order of its rows and on the documents that happen to be read. Two
+dictionaries of random halves of one text differ by both; two of the same documents in another
+order differ by order alone. Whatever is said to have changed between two dictionaries has to be
+held against that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exemplars.analyses.labelled import OnStep
+from exemplars.analyses.matching import Matching, match_directions
+from exemplars.analyses.overlap import Overlap, match_overlap
+from exemplars.calibration import Calibration, as_vectors
+from exemplars.dictionary import Dictionary, partition, take_census
+from exemplars.errors import FormatError
+from exemplars.geometry import Float64, Int64, to_directions, vector_norms
+
+FEWEST_PAIRS = 100
+"""Pairs of the baseline that a cutoff of one size of regions is taken from, at least."""
+
+_BLOCK = 4096
+_KIND = "exemplars seed noise"
+
+
+@dataclass(frozen=True, eq=False)
+class PairScores:
+    """Scores of matched regions of many pairs of dictionaries."""
+
+    score: Float64
+    """(P,) cosine of the pair, or F1 of its rows."""
+    size: Int64
+    """(P,) members of the smaller of its two regions."""
+    split: Int64
+    """(P,) which pair of dictionaries it is of."""
+
+    def means(self) -> Float64:
+        """(S,) mean score of each pair of dictionaries."""
+        return np.bincount(self.split, self.score) / np.bincount(self.split)
+
+    def cutoff(self, size: Int64, quantile: float) -> Float64:
+        """The score that a share `quantile` of pairs of like size lies below.
+
+        Sizes are alike if they lie between the same powers of two; neighbouring classes are joined
+        until each has `FEWEST_PAIRS` pairs.
+
+        Args:
+            size: (n,) members of the smaller region of a pair.
+            quantile: In (0, 1).
+
+        Returns:
+            (n,) a cutoff for each; NaN if there are no pairs to take it from.
+        """
+        if not len(self.score):
+            return np.full(len(size), np.nan)
+        edges = self._classes()
+        own, asked = (
+            np.searchsorted(edges, self.size, "right"),
+            np.searchsorted(edges, size, "right"),
+        )
+        levels = [np.quantile(self.score[own == k], quantile) for k in range(1, len(edges) + 1)]
+        return np.array(levels)[np.maximum(asked, 1) - 1]
+
+    def shares_below(self, quantile: float) -> Float64:
+        """(S,) share of each pair of dictionaries' pairs below the cutoff that the others give."""
+        shares = []
+        for split in range(int(self.split.max(initial=-1)) + 1):
+            own = self.split == split
+            others = PairScores(self.score[~own], self.size[~own], self.split[~own])
+            shares.append((self.score[own] < others.cutoff(self.size[own], quantile)).mean())
+        return np.array(shares)
+
+    def _classes(self) -> Int64:
+        """Ascending lower edges of the classes of size; the first is 0."""
+        powers = 1 << np.arange(1, 63, dtype=np.int64)
+        smaller = np.searchsorted(np.sort(self.size), powers)
+        edges, held = [0], 0
+        for power, n in zip(powers.tolist(), smaller.tolist(), strict=True):
+            if n - held >= FEWEST_PAIRS and len(self.size) - n >= FEWEST_PAIRS:
+                edges.append(power)
+                held = n
+        return np.array(edges, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class SeedNoise:
+    """How well dictionaries of random halves of one text's documents match each other."""
+
+    site: str | None
+    percentile: float
+    threshold: float
+    basis: str
+    """"exemplar" or "mean": whose directions were matched."""
+    rows: int
+    """Of the whole text; a half has about half as many."""
+    documents: int
+    splits: int
+    seed: int
+    n_regions: Int64
+    """(S, 2) of the two halves of each split."""
+    directions: PairScores
+    """Cosines of pairs of regions."""
+    overlaps: PairScores
+    """F1 of the rows of pairs of regions, when both dictionaries read all rows."""
+    nmi: Float64
+    """(S,) normalised mutual information of the regions of all rows."""
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        about = {"kind": _KIND} | {f.name: _to_json(getattr(self, f.name)) for f in fields(self)}
+        Path(path).write_text(json.dumps(about), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> SeedNoise:
+        """What `save` wrote.
+
+        Raises:
+            FormatError: It is something else.
+        """
+        try:
+            about = json.loads(Path(path).read_bytes())
+            if about.pop("kind") != _KIND:
+                raise ValueError("it says that it is something else")
+            about |= {name: _pair_scores(about[name]) for name in ("directions", "overlaps")}
+            about["n_regions"] = np.array(about["n_regions"], np.int64).reshape(-1, 2)
+            about["nmi"] = np.array(about["nmi"], np.float64)
+            return cls(**about)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FormatError(
+                f"{path} is not a seed noise baseline ({error}); make one with "
+                "`exemplars compare ... --save-baseline`"
+            ) from error
+
+
+def seed_noise(
+    vectors: Any,
+    documents: Int64,
+    calibration: Calibration,
+    percentile: float,
+    *,
+    basis: str = "mean",
+    splits: int = 20,
+    seed: int = 0,
+    site: str | None = None,
+    on_step: OnStep | None = None,
+) -> SeedNoise:
+    """Dictionaries of random halves of the documents, matched with each other.
+
+    Args:
+        vectors: (N, D) raw activations, numpy or torch.
+        documents: (N,) the document of each row.
+        calibration: One for all; a half is not calibrated anew.
+        percentile: Of the calibration.
+        basis: "exemplar" or "mean": which directions are matched.
+        splits: Into halves.
+        seed: Of the splits and of the orders of the documents.
+        site: What the rows are of, to remember.
+        on_step: Told how many splits are done.
+
+    Raises:
+        ValueError: Fewer than two documents, or no split.
+        ActivationError: A NaN or infinite component.
+    """
+    if splits < 1:
+        raise ValueError(f"splits is {splits}, expected a positive number")
+    told = on_step or (lambda what, done, total: None)
+    told("random halves", 0, splits)
+    n_regions, nmi = [], []
+    directions: list[tuple[Float64, Int64]] = []
+    overlaps: list[tuple[Float64, Int64]] = []
+    for a, b in halves(vectors, documents, calibration, percentile, splits, seed):
+        found = match_directions(a.basis(basis), b.basis(basis))
+        overlap = row_overlap(a, b, vectors)
+        n_regions.append((len(a), len(b)))
+        directions.append((found.cosines, smaller_regions(found, a, b)))
+        overlaps.append((overlap.f1, overlap.smaller))
+        nmi.append(overlap.nmi)
+        told("random halves", len(nmi), splits)
+    return SeedNoise(
+        site=site,
+        percentile=float(percentile),
+        threshold=calibration.threshold(percentile),
+        basis=basis,
+        rows=len(vectors),
+        documents=len(np.unique(documents)),
+        splits=splits,
+        seed=seed,
+        n_regions=np.array(n_regions, np.int64),
+        nmi=np.array(nmi),
+        directions=_joined(directions),
+        overlaps=_joined(overlaps),
+    )
+
+
+def halves(
+    vectors: Any,
+    documents: Int64,
+    calibration: Calibration,
+    percentile: float,
+    splits: int,
+    seed: int = 0,
+) -> Iterator[tuple[Dictionary, Dictionary]]:
+    """Dictionaries of two random halves of the documents, each in a random order of them.
+
+    Raises:
+        ValueError: Fewer than two documents.
+    """
+    numbers = np.unique(documents)
+    if len(numbers) < 2:
+        raise ValueError(
+            f"the rows are of {len(numbers)} documents, halves need 2 or more; give more documents"
+        )
+    for split in range(splits):
+        order = np.random.default_rng([seed, split]).permutation(numbers)
+        middle = len(order) // 2
+        first, second = (
+            of_documents(vectors, documents, part, calibration, percentile)
+            for part in (order[:middle], order[middle:])
+        )
+        yield first, second
+
+
+def orders(
+    vectors: Any,
+    documents: Int64,
+    calibration: Calibration,
+    percentile: float,
+    seeds: Sequence[int],
+) -> Iterator[Dictionary]:
+    """A dictionary of the same rows for each seed, with the documents in another order."""
+    numbers = np.unique(documents)
+    for seed in seeds:
+        order = np.random.default_rng(seed).permutation(numbers)
+        yield of_documents(vectors, documents, order, calibration, percentile)
+
+
+def of_documents(
+    vectors: Any, documents: Int64, order: Int64, calibration: Calibration, percentile: float
+) -> Dictionary:
+    """The dictionary of some documents, in their order; rows of a document keep theirs."""
+    numbers, number = np.unique(documents, return_inverse=True)
+    rank = np.full(len(numbers), len(order), np.int64)
+    rank[np.searchsorted(numbers, order)] = np.arange(len(order))
+    ranks = rank[number]
+    rows = np.argsort(ranks, kind="stable")[: np.count_nonzero(ranks < len(order))]
+    blocks = (
+        as_vectors(vectors[rows[start : start + _BLOCK]]) for start in range(0, len(rows), _BLOCK)
+    )
+    return partition(blocks, calibration, percentile)
+
+
+def of_random_rows(dictionary: Dictionary, vectors: Any, random: np.random.Generator) -> Dictionary:
+    """As many random rows in the place of the exemplars, with the rows that lie nearest to each.
+
+    Args:
+        dictionary: Whose number of regions, center and threshold.
+        vectors: (N, D) raw activations at its site; if there are fewer than regions, all are taken.
+        random: Draws them.
+    """
+    usable = np.flatnonzero(regions_of(dictionary, vectors) >= 0)
+    n = min(len(dictionary), len(usable))
+    chosen = np.sort(random.choice(usable, n, replace=False))
+    drawn = replace(
+        dictionary,
+        exemplars=to_directions(as_vectors(vectors[chosen]), dictionary.center)[0],
+        exemplar_rows=chosen,
+        census=None,
+        contexts=None,
+        census_contexts=None,
+    )
+    blocks = (vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK))
+    return replace(drawn, members=take_census(drawn, blocks).statistics())
+
+
+def row_overlap(a: Dictionary, b: Dictionary, of_a: Any, of_b: Any = None) -> Overlap:
+    """The regions of the same rows in two dictionaries.
+
+    Args:
+        a: One dictionary; `b` the other.
+        b: See `a`.
+        of_a: (N, D_a) raw activations at the site of `a`.
+        of_b: (N, D_b) the same rows at the site of `b`; None: as `of_a`.
+    """
+    of_b = of_a if of_b is None else of_b
+    return match_overlap(regions_of(a, of_a), regions_of(b, of_b), len(a), len(b))
+
+
+def regions_of(dictionary: Dictionary, vectors: Any) -> Int64:
+    """(N,) the nearest region of each raw row; -1 for the rows that a build would drop."""
+    limit = dictionary.calibration.norm_limit
+    regions = np.full(len(vectors), -1, np.int64)
+    for start in range(0, len(vectors), _BLOCK):
+        block = as_vectors(vectors[start : start + _BLOCK])
+        regions[start : start + _BLOCK] = dictionary.assign(block)[0]
+        if limit is not None:
+            regions[start : start + _BLOCK][vector_norms(block) > limit] = -1
+    return regions
+
+
+def smaller_regions(found: Matching, a: Dictionary, b: Dictionary) -> Int64:
+    """(P,) members of the smaller region of each pair."""
+    return np.minimum(a.counts[found.pairs[:, 0]], b.counts[found.pairs[:, 1]])
+
+
+def _joined(parts: Sequence[tuple[Float64, Int64]]) -> PairScores:
+    return PairScores(
+        score=np.concatenate([score for score, _ in parts]),
+        size=np.concatenate([size for _, size in parts]),
+        split=np.repeat(np.arange(len(parts)), [len(score) for score, _ in parts]),
+    )
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, PairScores):
+        score = np.round(value.score, 6).tolist()
+        return {"score": score, "size": value.size.tolist(), "split": value.split.tolist()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _pair_scores(about: Any) -> PairScores:
+    score, size, split = np.array(about["score"], float), about["size"], about["split"]
+    if not len(score) == len(size) == len(split):
+        raise ValueError("its columns have different lengths")
+    return PairScores(score, np.array(size, np.int64), np.array(split, np.int64))
