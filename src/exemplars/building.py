@@ -397,6 +397,71 @@ def plan(
     )
 
 
+def is_unfinished(out: str | os.PathLike[str]) -> bool:
+    """Whether a build of this folder, or in this `OUT.partial`, runs or was interrupted."""
+    return (_partial(out) / _SETTINGS).is_file()
+
+
+def _partial(out: str | os.PathLike[str]) -> Path:
+    return Path(out) if Path(out).name.endswith(".partial") else partial_of(out)
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """One dictionary of a build that runs or was interrupted, as its last checkpoint has it."""
+
+    site: str
+    percentile: float
+    calibration: Calibration
+    growth: Mapping[str, Int64]
+    """document, rows, regions, singletons: (M,), one entry where a document ends."""
+    rows: int
+    stopped: bool
+    """Its patience has run out."""
+    settings: Mapping[str, Any]
+    """What the build was asked for: model, texts, tokenization, seed, budget."""
+
+
+def unfinished(out: str | os.PathLike[str]) -> list[UnfinishedRun]:
+    """What a build that runs or was interrupted has so far; it may go on meanwhile.
+
+    Args:
+        out: The folder that the build writes to, or its `OUT.partial`.
+
+    Returns:
+        One for each site and percentile; none as long as the build calibrates.
+
+    Raises:
+        FormatError: There is no unfinished build.
+    """
+    folder = _partial(out)
+    about = folder / _SETTINGS
+    if not is_unfinished(out):
+        raise FormatError(f"{folder} holds no unfinished build; give the folder that it writes to")
+    try:
+        settings = json.loads(about.read_bytes())
+        places = [(site, float(p)) for site in settings["asked"] for p in settings["percentiles"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{about} is not the settings of a build ({error})") from error
+    state = _Checkpoint.read(folder)
+    if state is None:
+        return []
+    calibrations = state.calibrations
+    columns = ("document", "rows", "regions", "singletons")
+    return [
+        UnfinishedRun(
+            site,
+            percentile,
+            calibrations[site],
+            {name: state.arrays[f"{k}/growth/{name}"] for name in columns},
+            int(run["rows"]),
+            bool(run["stopped"]),
+            settings,
+        )
+        for k, ((site, percentile), run) in enumerate(zip(places, state.about["runs"], strict=True))
+    ]
+
+
 def tokenization_of(dictionary: Dictionary) -> Tokenization:
     """The tokenization a dictionary was built with, from its provenance."""
     about = dict(dictionary.provenance.get("tokenization", {}))

@@ -21,6 +21,7 @@ from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
 from exemplars.cli import explore as explore
 from exemplars.cli import export as export
+from exemplars.cli import growth as growth
 from exemplars.cli import label as label
 from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
@@ -31,7 +32,7 @@ from exemplars.cli.terminal import say
 
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
-    *("concepts", "probe", "sae", "label"),
+    *("concepts", "probe", "sae", "label", "growth"),
     *("compare",),
     *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
     *("explore",),
