@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from exemplars import __version__
 from exemplars.errors import ExemplarsError
-from exemplars.explorer import contents, pages, queries
+from exemplars.explorer import contents, pages, queries, relations
 from exemplars.explorer.answers import API, Body, answered, binary, only
 from exemplars.explorer.assets import INSTALLED, Assets
 from exemplars.explorer.notes import StaleError
@@ -83,6 +83,7 @@ def create_app(explorer: Explorer, assets: Assets = INSTALLED) -> FastAPI:
     _add_shell(app, assets)
     _add_dictionary(app, explorer)
     _add_regions(app, explorer)
+    _add_relations(app, explorer)
     _add_notes(app, explorer)
     add_streams(app, explorer)
     return app
@@ -243,6 +244,7 @@ def _add_regions(app: FastAPI, explorer: Explorer) -> None:
         "tokens": (),
         "histogram": (),
         "resolution": (),
+        "drift": (),
     }
 
     @app.get(f"{base}/{{region}}/{{section}}")
@@ -272,6 +274,46 @@ def _add_regions(app: FastAPI, explorer: Explorer) -> None:
         return answered(found, begun, listed.view)
 
 
+def _add_relations(app: FastAPI, explorer: Explorer) -> None:
+    def pair(request: Request, *names: str) -> tuple[Listed, Listed, relations.Drift]:
+        only(request, "a", "b", *names)
+        a, b = (explorer.listed(request.query_params.get(side, "")) for side in ("a", "b"))
+        return a, b, explorer.drifts.of(a.view, b.view)
+
+    @app.get(f"{API}/d/{{slug}}/growth")
+    def growth(request: Request, slug: str) -> Response:
+        begun = time.perf_counter()
+        only(request)
+        view = explorer.listed(slug).view
+        return answered(relations.growth_page(explorer.views, slug), begun, view)
+
+    @app.get(f"{API}/drift")
+    def drift(request: Request) -> Response:
+        begun = time.perf_counter()
+        a, b, found = pair(request, "cutoff")
+        return answered(relations.drift_page(a.view, b.view, found, _cutoff(request)), begun)
+
+    @app.get(f"{API}/drift/columns")
+    def drift_columns(request: Request) -> Response:
+        a, b, found = pair(request)
+        about = {"a": a.view.fingerprint, "b": b.view.fingerprint}
+        return binary(contents.tensors(relations.drift_arrays(found), about))
+
+    @app.get(f"{API}/drift/pairs")
+    def drift_pairs(request: Request) -> Response:
+        begun = time.perf_counter()
+        names = ("cutoff", "kind", "_sort", "_sort_desc", "_size", "_next")
+        a, b, found = pair(request, *names)
+        parameters = request.query_params
+        page = relations.drift_pairs(
+            a, b, found, _cutoff(request), parameters.get("kind", "moved"),
+            parameters.get("_sort_desc", parameters.get("_sort", "cosine")),
+            "_sort_desc" in parameters, queries.start_of(parameters.get("_next")),
+            queries.whole(parameters, "_size", 50, 1, queries.PAGE),
+        )  # fmt: skip
+        return answered(page, begun)
+
+
 def _add_notes(app: FastAPI, explorer: Explorer) -> None:
     @app.get(f"{API}/notes")
     def read_notes(request: Request) -> Response:
@@ -299,6 +341,14 @@ def _add_notes(app: FastAPI, explorer: Explorer) -> None:
         explorer.notes.set_label(slug, number, body.label)
         label, source = explorer.listed(slug).labels.get(number, (None, None))
         return answered({"label": label, "label_source": source}, begun)
+
+
+def _cutoff(request: Request) -> float:
+    text = request.query_params.get("cutoff", str(relations.CUTOFF))
+    found = float(text) if re.fullmatch(r"-?[0-9.]{1,12}", text) and text.count(".") < 2 else 2.0
+    if not -1 <= found <= 1:
+        raise ValueError(f"cutoff is {text[:40]!r}, expected a cosine from -1 to 1")
+    return found
 
 
 def _current(explorer: Explorer, slug: str, fingerprint: str) -> Listed:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from exemplars import __version__
-from exemplars.explorer import live, pages, queries, slices, sphere
+from exemplars.explorer import live, pages, queries, relations, slices, sphere
 from exemplars.explorer.columns import region_flags
 from exemplars.explorer.queries import Listed
 from exemplars.explorer.state import Explorer
@@ -72,7 +72,8 @@ def _entry(explorer: Explorer, view: View) -> dict[str, Any]:
 
 def dictionary_answer(explorer: Explorer, slug: str) -> dict[str, Any]:
     """The page of a dictionary."""
-    return pages.dictionary_page(explorer.listed(slug).view)
+    found = pages.dictionary_page(explorer.listed(slug).view)
+    return found | {"relations": relations.related(explorer.views, slug)}
 
 
 def region_answer(
@@ -117,7 +118,12 @@ def section_answer(
         return pages.tokens_page(view, region)
     if section == "histogram":
         return pages.histogram_page(view, region)
-    raise LookupError(f"{section} is not known here")
+    if section == "drift":
+        return relations.drift_of_region(
+            explorer.drifts, {slug: explorer.listed(slug) for slug in explorer.views},
+            view.slug, region,
+        )  # fmt: skip
+    raise LookupError(f"there is no section {section[:40]!r} of a region")
 
 
 def slice_answer(explorer: Explorer, listed: Listed, basis: Mapping[str, Any]) -> dict[str, Any]:

@@ -199,6 +199,65 @@ def trace_text(
     return Run(slug, directions, names)
 
 
+def trace_both(
+    a: tuple[Dictionary, Model],
+    b: tuple[Dictionary, Model],
+    text: str,
+    matched: Callable[[int, int], bool],
+    job: Job,
+) -> None:
+    """Say the nearest regions of every token in two dictionaries, each with its own model.
+
+    Args:
+        a: One dictionary and its model; tokens are read as it reads them.
+        b: The other.
+        text: Of at most 2,048 tokens.
+        matched: Whether a region of A and one of B are partners.
+        job: Told "start", "tokens" and "end".
+
+    Raises:
+        MismatchError: Another model than a dictionary's.
+        ValueError: The text is too long, or the two models cut it into other tokens.
+    """
+    begun = time.perf_counter()
+    found = []
+    located = None
+    for dictionary, model in (a, b):
+        tokenization, texts = _reading_of(dictionary, model, text)
+        here = _located(texts, model, tokenization)
+        if here is None or len(here.token) > TEXT_TOKENS:
+            n = 0 if here is None else len(here.token)
+            raise ValueError(f"the text has {n:,} tokens, expected 1 to {TEXT_TOKENS:,}")
+        if located is not None and not np.array_equal(here.start, located.start):
+            raise ValueError("the two models cut this text into different tokens")
+        located = here
+        if job.cancel.is_set():
+            return
+        read = read_activations(model, [str(dictionary.site)], texts, tokenization)
+        vectors = np.concatenate([as_vectors(batch.vectors) for (batch,) in read])
+        regions, distances = nearest_regions(dictionary, vectors, 1)
+        found.append((regions[:, 0], distances[:, 0] / dictionary.threshold))
+    assert located is not None
+    job.put("start", run=job.id, n=len(located.token), text=located.text)
+    starts, ends = (utf16_offsets(located.text, x) for x in (located.start, located.end))
+    rows = [
+        {
+            "i": i,
+            "start": int(starts[i]),
+            "end": int(ends[i]),
+            "text": located.text[located.start[i] : located.end[i]],
+            **{
+                side: {"region": int(regions[i]), "theta_ratio": finite(ratio[i])}
+                for side, (regions, ratio) in zip("ab", found, strict=True)
+            },
+            "matched": matched(int(found[0][0][i]), int(found[1][0][i])),
+        }
+        for i in range(len(located.token))
+    ]
+    job.put("tokens", **{"from": 0}, rows=rows)
+    job.put("end", ms={"all": 1000 * (time.perf_counter() - begun)})
+
+
 def steer_text(dictionary: Dictionary, model: Model, asked: Steering, job: Job) -> None:
     """Say the baseline's answer and each variant's, token by token, and then how each did.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from exemplars.explorer.sphere import LEVELS, MAP_ASPECT
 from exemplars.explorer.views import View, finite, region_key
 from exemplars.geometry import Float32, cosine_distance
 from exemplars.lens import logit_lens
-from exemplars.members import BINS_PER_THRESHOLD, HISTOGRAM_BINS
+from exemplars.members import BINS_PER_THRESHOLD, HISTOGRAM_BINS, MemberStatistics
 
 if TYPE_CHECKING:
     from exemplars.models import Model
@@ -139,10 +140,7 @@ def region_page(listed: Listed, region: int, note: str | None, pinned: bool) -> 
     view = listed.view
     d = view.dictionary
     founder = next((c for c in _contexts(view, region) if c.exemplar), None)
-    mean, deviation, p95 = distances_in_thresholds(d.members, d.threshold)
-    in_theta = {
-        "mean": finite(mean[region]), "std": finite(deviation[region]), "p95": finite(p95[region])
-    }  # fmt: skip
+    in_theta = _distances_of(view, region)
     exemplar = None
     if founder is not None:
         exemplar = {
@@ -451,6 +449,17 @@ def region_of(view: View, text: str) -> int:
             return region
         raise LookupError(f"region {number} has another exemplar than {text[:40]!r} names")
     raise LookupError(f"{view.slug} has no region {text[:40]!r}, only 0 to {d.n_regions - 1}")
+
+
+def _distances_of(view: View, region: int) -> dict[str, float | None]:
+    """Mean, deviation and 95th percentile of one region's distances, in θ."""
+    members = view.dictionary.members
+    one = slice(region, region + 1)
+    some = MemberStatistics(
+        **{f.name: getattr(members, f.name)[one] for f in fields(MemberStatistics)}
+    )
+    found = distances_in_thresholds(some, view.dictionary.threshold)
+    return {name: finite(v[0]) for name, v in zip(("mean", "std", "p95"), found, strict=True)}
 
 
 def _contexts(view: View, region: int) -> list[Context]:

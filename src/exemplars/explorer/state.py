@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from exemplars.explorer import queries
 from exemplars.explorer.notes import Notes
 from exemplars.explorer.queries import Listed
+from exemplars.explorer.relations import Drifts, add_parents
 from exemplars.explorer.views import View
 from exemplars.explorer.worker import Worker
 
@@ -42,6 +43,7 @@ class Explorer:
         self.notes = Notes(list(views.values()), why_not_write)
         self.worker = Worker(load or _none)
         self._loads, self._model = load is not None, model
+        self.drifts = Drifts()
         self._runs: dict[str, Run] = {}
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
@@ -118,6 +120,9 @@ class Explorer:
             for view in self.views.values():
                 if not self._closing.is_set():
                     view.prepare()
+            for slug in self.views:
+                if not self._closing.is_set():
+                    add_parents(self.views, slug)
 
         thread = threading.Thread(target=work, name="prepare", daemon=True)
         self._threads.append(thread)
@@ -130,6 +135,7 @@ class Explorer:
         """Stop what runs, and close what is open."""
         self._closing.set()
         self.worker.close()
+        self.drifts.close()
         for thread in self._threads:
             thread.join(timeout=2)
         for view in self.views.values():

@@ -63,6 +63,15 @@ class SteerBody(Body):
     client: str = Field(default="", max_length=80)
 
 
+class DriftBody(Body):
+    """A text for two dictionaries."""
+
+    a: str
+    b: str
+    text: str = Field(max_length=live.LONGEST)
+    client: str = Field(default="", max_length=80)
+
+
 class CancelBody(Body):
     """Nothing."""
 
@@ -98,6 +107,22 @@ def add_streams(app: FastAPI, explorer: Explorer) -> None:
             live.steer_text(view.dictionary, _model(explorer, name, job), asked, job)
 
         return _streamed(explorer, "steer", body.client, work)
+
+    @app.post(f"{API}/drift/trace")
+    async def drift_trace(body: DriftBody) -> Response:
+        views = [explorer.listed(slug).view for slug in (body.a, body.b)]
+        names = [explorer.model_name(view) for view in views]
+        pairs = explorer.drifts.of(*views).correspondence.pairs
+        partners = set(map(tuple, pairs.tolist()))
+
+        def work(job: Job) -> None:
+            a, b = (
+                (view.dictionary, _model(explorer, name, job))
+                for view, name in zip(views, names, strict=True)
+            )
+            live.trace_both(a, b, body.text, lambda i, j: (i, j) in partners, job)
+
+        return _streamed(explorer, "drift", body.client, work)
 
     @app.post(f"{API}/sessions/{{session}}/cancel")
     async def cancel(session: str, body: CancelBody) -> Response:
