@@ -16,65 +16,18 @@ from pathlib import Path
 import pytest
 
 import exemplars as ex
+from exemplars.cli import explore
+from exemplars.explorer.guard import BODY_BYTES, LoopbackGuard
+from explorer_server import NEEDED, TOKEN, Served
 from synthetic import synthetic
 
-pytest.importorskip(
-    "fastapi", reason="the explorer needs the extra: pip install 'exemplars[explore]'"
-)
-uvicorn = pytest.importorskip("uvicorn", reason="the explorer needs uvicorn")
+serving = pytest.importorskip("exemplars.explorer.serving", reason=NEEDED)
+pytest.importorskip("uvicorn", reason=NEEDED)
 
-from exemplars.cli import explore
-from exemplars.explorer import serving
-from exemplars.explorer.guard import BODY_BYTES, LoopbackGuard
-from exemplars.explorer.state import Explorer
-
-TOKEN = "a-token-of-the-test"
 HEADERS = {
     "content-security-policy", "x-content-type-options", "referrer-policy", "x-frame-options",
     "cross-origin-resource-policy", "cross-origin-opener-policy", "permissions-policy",
 }  # fmt: skip
-
-
-class Served:
-    """A server in a thread of its own, and raw questions to it."""
-
-    def __init__(self, views, hosts=(), base_path="", **options):
-        self.explorer = Explorer(views, **options)
-        self.listening = serving.free_socket("127.0.0.1", 0)
-        self.port = self.listening.getsockname()[1]
-        self.address = serving.Address("127.0.0.1", self.port, TOKEN, base_path)
-        app = serving.guarded(self.explorer, self.address, hosts)
-        self.server = uvicorn.Server(
-            uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none")
-        )
-        self.thread = threading.Thread(target=self.server.run, args=([self.listening],))
-
-    def __enter__(self):
-        self.thread.start()
-        self.explorer.prepare()
-        while not self.server.started:
-            time.sleep(0.01)
-        return self
-
-    def __exit__(self, *_):
-        self.server.should_exit = True
-        self.thread.join()
-        self.explorer.close()
-        self.listening.close()
-
-    def raw(self, method, path, headers, body=b""):
-        """Status, headers and body of an answer; nothing is added to what is sent."""
-        lines = [f"{method} {path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers)]
-        request = ("\r\n".join([*lines, "Connection: close"]) + "\r\n\r\n").encode() + body
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as s:
-            s.sendall(request)
-            parts = []
-            while part := s.recv(65536):
-                parts.append(part)
-        head, _, body = b"".join(parts).partition(b"\r\n\r\n")
-        first, *rest = head.decode("latin-1").split("\r\n")
-        found = {k.lower(): v for k, v in (line.split(": ", 1) for line in rest)}
-        return int(first.split()[1]), found, body
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +119,7 @@ def test_the_guard_lets_in_what_the_table_says(served, name, status, method, pat
     if name == "two hosts":  # refused by the parser of HTTP already
         return
     assert set(answered) >= HEADERS
-    if status >= 400 and status not in (404,) or (status == 404 and path.startswith("/api")):
+    if (status >= 400 and status not in (404,)) or (status == 404 and path.startswith("/api")):
         about = json.loads(content)
         assert about["ok"] is False
         assert about["status"] == status
