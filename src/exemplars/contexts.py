@@ -6,7 +6,7 @@ members. While streaming these are row numbers; afterwards each is looked up onc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -60,6 +60,10 @@ class Contexts(Protocol):
         """
         ...
 
+    def tables(self) -> Iterator[Any]:
+        """All of them as such tables, some whole regions in each."""
+        ...
+
 
 @dataclass(frozen=True)
 class TableContexts:
@@ -76,6 +80,10 @@ class TableContexts:
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """All of them; of some columns alone if `columns` names them."""
         return self.rows if columns is None else self.rows.select(list(columns))
+
+    def tables(self) -> Iterator[Any]:
+        """All of them, in one table."""
+        yield self.rows
 
 
 def contexts_from(table: Any) -> list[Context]:

@@ -19,6 +19,7 @@ from exemplars.cli import behavior as behavior  # the verbs add themselves
 from exemplars.cli import compare as compare
 from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
+from exemplars.cli import explore as explore
 from exemplars.cli import export as export
 from exemplars.cli import families as families
 from exemplars.cli import growth as growth
@@ -40,7 +41,7 @@ _VERBS = (
     *("behavior", "steer", "patch"),
     *("compare", "families", "stability"),
     *("growth", "novelty", "resolution", "trajectories"),
-    *("export", "import-reference", "doctor"),
+    *("explore", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
     key=lambda verb: _VERBS.index(verb.name or getattr(verb.callback, "__name__", ""))

@@ -20,6 +20,7 @@ from exemplars.store.manifest import FileEntry, first_line
 GROWTH_COLUMNS = ("document", "rows", "regions", "singletons")
 
 _GROUP_ROWS = 2048
+_GROUPS_AT_ONCE = 32
 _MAX_ROWS_PER_BYTE = 8
 
 
@@ -63,6 +64,17 @@ class ParquetContexts:
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """All of them, in memory; of some columns alone if `columns` names them."""
         return self._read(list(range(self._file.num_row_groups)), columns)
+
+    def tables(self) -> Iterator[Any]:
+        """All of them, in tables of some whole regions: less is in memory at once."""
+        begun: list[int] = []
+        n_groups = self._file.num_row_groups
+        for group in range(n_groups):
+            begun.append(group)
+            ends = group + 1 == n_groups or self._last[group] < self._first[group + 1]
+            if ends and (group + 1 == n_groups or len(begun) >= _GROUPS_AT_ONCE):
+                yield self._read(begun)
+                begun = []
 
     def _groups(self, start: int, stop: int) -> Any:
         kept = self._kept

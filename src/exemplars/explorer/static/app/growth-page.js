@@ -1,0 +1,31 @@
+/** Growth: how many regions there are after so many tokens, and whether more would come. */
+import { html, useState } from "app/html";
+import { useGet } from "app/api";
+import { compact, count, fixed, isNumber, percent, significant } from "app/format";
+import { Lines } from "app/charts";
+import { Badge, Choice, Empty, Figure, Loaded, Section } from "app/ui";
+import { plain } from "app/text";
+
+export function GrowthPage({ d }) {
+  const answer = useGet(`/d/${encodeURIComponent(d.slug)}/growth`);
+  return html`<div class="page"><h1>Growth</h1><${Loaded} answer=${answer} what="Reading the growth">${(a) => (a.series?.length ? html`<${Grown} d=${d} a=${a} />` : html`<${Empty}>This dictionary does not say how it grew.</${Empty}>`)}</${Loaded}></div>`;
+}
+
+function Grown({ d, a }) {
+  const [scale, setScale] = useState("log");
+  const [which, setWhich] = useState("all");
+  const log = scale === "log";
+  const shown = which === "all" ? a.series : a.series.filter((s) => s.dict === d.slug);
+  const own = a.series.find((s) => s.dict === d.slug) ?? a.series[0];
+  const heaps = a.fit?.heaps;
+  const named = (key) => shown.map((s) => ({ name: plain(s.name, 18), x: s.x, y: s[key] ?? [], soft: s !== own }));
+  const last = own.k.length - 1;
+  return html`<dl class="figures"><${Figure} name="regions" value=${count(own.k[last])} note=${`after ${compact(own.x[last])} tokens`} />
+      <${Figure} name="chance that the next token founds a region" value=${isNumber(a.good_turing) ? percent(a.good_turing, 2) : percent(own.new_rate?.[last], 2)} />
+      ${heaps ? html`<${Figure} name="Heaps exponent" value=${fixed(heaps.b, 3)} note=${heaps.ci ? `${fixed(heaps.ci[0], 3)} to ${fixed(heaps.ci[1], 3)}` : ""} />` : null}</dl>
+    ${(a.warnings ?? []).map((w, i) => html`<p key=${i}><${Badge} kind="caution">${plain(w, 400)}</${Badge}></p>`)}
+    <div class="controls"><${Choice} label="Axes" value=${scale} options=${[["log", "log–log"], ["linear", "linear"]]} onChange=${setScale} />${a.series.length > 1 ? html`<${Choice} label="Which dictionaries" value=${which} options=${[["all", "all open"], ["own", "this one"]]} onChange=${setWhich} />` : null}</div>
+    <${Section} title="Regions" id="growth" table=${() => ({ head: ["dictionary", "tokens", "regions"], rows: shown.flatMap((s) => s.x.map((x, i) => [plain(s.name), count(x), count(s.k[i])])), numeric: [1, 2] })}>${() => html`<${Lines} series=${named("k")} logX=${log} logY=${log} xName="tokens read" yName="regions" name="Regions as tokens were read" />`}</${Section}>
+    <div class="two even"><${Section} title="New regions" id="new" note="share of tokens that founded one" table=${() => ({ head: ["dictionary", "tokens", "rate"], rows: shown.flatMap((s) => s.x.map((x, i) => [plain(s.name), count(x), significant(s.new_rate?.[i])])), numeric: [1, 2] })}>${() => html`<${Lines} series=${named("new_rate")} logX=${log} logY=${log} xName="tokens read" yName="rate" name="Share of tokens that founded a region" write=${significant} />`}</${Section}>
+    <${Section} title="Hits" id="hits" note="share of tokens within θ of an exemplar" table=${() => ({ head: ["dictionary", "tokens", "rate"], rows: shown.flatMap((s) => s.x.map((x, i) => [plain(s.name), count(x), significant(s.hit_rate?.[i])])), numeric: [1, 2] })}>${() => html`<${Lines} series=${named("hit_rate")} logX=${log} xName="tokens read" yName="rate" name="Share of tokens that fell in a region" write=${significant} />`}</${Section}></div>`;
+}

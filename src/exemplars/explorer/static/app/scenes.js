@@ -1,0 +1,313 @@
+/** What a picture draws: the projected sphere, an exact slice, the map. CPU arrays are kept, so that
+ * everything on the card can be made again. */
+import { apply, Turn, Window } from "app/cameras";
+
+/** Octahedral codes of 24 bits → unit vectors. @param {Int32Array} oct (2k) @returns {Float32Array} (3k) */
+export function decodeOctahedral(oct) {
+  const k = oct.length / 2, out = new Float32Array(3 * k), most = 2 ** 23 - 1;
+  for (let i = 0; i < k; i++) {
+    let x = oct[2 * i] / most, y = oct[2 * i + 1] / most;
+    const z = 1 - Math.abs(x) - Math.abs(y);
+    if (z < 0) {
+      x -= x < 0 ? z : -z;
+      y -= y < 0 ? z : -z;
+    }
+    const n = Math.hypot(x, y, z);
+    out[3 * i] = x / n;
+    out[3 * i + 1] = y / n;
+    out[3 * i + 2] = z / n;
+  }
+  return out;
+}
+
+const CHUNK = 20000;
+
+/** Points of one level of detail, widest first, with the radius of each. */
+class Level {
+  /** @param {Float32Array} xyz (3k) @param {ArrayLike<number>} ids @param {(i: number) => number} radius Of the i-th of ids. */
+  constructor(xyz, ids, radius, k) {
+    const radii = new Float32Array(k);
+    for (let i = 0; i < ids.length; i++) radii[ids[i]] = radius(i);
+    this.order = Uint32Array.from(ids).filter((id) => radii[id] > 0).sort((a, b) => radii[b] - radii[a] || a - b);
+    this.sorted = Float32Array.from(this.order, (id) => radii[id]);
+    this.geometry = new Float32Array(4 * k);
+    for (let i = 0; i < k; i++) {
+      this.geometry.set(xyz.subarray(3 * i, 3 * i + 3), 4 * i);
+      this.geometry[4 * i + 3] = radii[i];
+    }
+  }
+
+  /** How many are wider than a radius. */
+  wider(radius) {
+    let lo = 0, hi = this.sorted.length;
+    while (lo < hi) {
+      const mid = (lo + hi) >> 1;
+      if (this.sorted[mid] > radius) lo = mid + 1;
+      else hi = mid;
+    }
+    return lo;
+  }
+
+  /** @param {import("app/gl").Gpu} gpu */
+  upload(gpu, made) {
+    if (this.made === made) return;
+    const { gl } = gpu;
+    this.made = made;
+    this.texture = gpu.texels("vec4", this.geometry);
+    this.points = gl.createVertexArray();
+    gl.bindVertexArray(this.points);
+    gpu.buffer(this.geometry);
+    gl.enableVertexAttribArray(0);
+    gl.vertexAttribPointer(0, 4, gl.FLOAT, false, 0, 0);
+    gpu.buffer(this.order, gl.ELEMENT_ARRAY_BUFFER);
+    this.quads = gl.createVertexArray();
+    gl.bindVertexArray(this.quads);
+    this.slots = gpu.buffer(this.order);
+    gl.enableVertexAttribArray(0);
+    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
+    gl.vertexAttribDivisor(0, 1);
+    gl.bindVertexArray(null);
+  }
+
+  /** Draws those from `from` up to `to`: squares where a point would be too large. */
+  draw(gpu, uniforms, from, to) {
+    const { gl } = gpu;
+    const large = Math.min(to, this.wider((gpu.mostPoint - 2) / (2 * uniforms.scale)));
+    if (large > from) {
+      gpu.use("quads", uniforms, { geometry: this.texture });
+      gl.bindVertexArray(this.quads);
+      gl.bindBuffer(gl.ARRAY_BUFFER, this.slots);
+      gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, from * 4);
+      gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, large - from);
+    }
+    const start = Math.max(from, large);
+    if (to > start) {
+      gpu.use("points", uniforms);
+      gl.bindVertexArray(this.points);
+      gl.drawElements(gl.POINTS, to - start, gl.UNSIGNED_INT, start * 4);
+    }
+  }
+}
+
+export class SphereScene {
+  kind = "sphere";
+  round = true;
+  walls = true;
+  wallWidth = 0;
+
+  /** @param {Record<string, {data: any}>} tensors Of GET sphere. @param {number} k */
+  constructor(tensors, k) {
+    this.k = k;
+    this.camera = new Turn();
+    this.xyz = decodeOctahedral(tensors.oct.data);
+    const radius = tensors.radius.data, order = tensors.lod_order?.data;
+    this.levels = [];
+    for (const n of [2000, 20000]) {
+      const radii = tensors[`lod_radius_${n}`]?.data;
+      if (order && radii && k > n) this.levels.push(new Level(this.xyz, order.subarray(0, n), (i) => radii[i], k));
+    }
+    const all = Uint32Array.from({ length: k }, (_, i) => i);
+    this.levels.push(new Level(this.xyz, all, (i) => radius[i], k));
+    this.drawnFor = new Map();
+    const rep = tensors.rep?.data ?? [];
+    for (let i = 0; i < rep.length; i += 2) this.drawnFor.set(rep[i], rep[i + 1]);
+  }
+
+  get exact() {
+    return this.levels[this.levels.length - 1];
+  }
+
+  /** How many regions lie where one is drawn. */
+  together(id) {
+    let n = 1;
+    for (const kept of this.drawnFor.values()) if (kept === id) n++;
+    return n;
+  }
+
+  direction(id) {
+    const at = 3 * (this.drawnFor.get(id) ?? id);
+    return this.xyz.subarray(at, at + 3);
+  }
+
+  geometry(gpu, made) {
+    this.exact.upload(gpu, made);
+    return this.exact.texture;
+  }
+
+  /** @returns {number} The step after `from`, or -1 when all is drawn. */
+  draw(gpu, made, uniforms, { level, from }) {
+    const chosen = this.levels[level];
+    chosen.upload(gpu, made);
+    const n = chosen.order.length;
+    if (level < this.levels.length - 1 || n <= 2 * CHUNK) {
+      chosen.draw(gpu, uniforms, 0, n);
+      return -1;
+    }
+    const to = Math.min(n, from + CHUNK);
+    chosen.draw(gpu, uniforms, from, to);
+    return to < n ? to : -1;
+  }
+
+  /** Where a region is in the picture, or null when it is behind. @param {{width: number, height: number}} view */
+  place(id, view) {
+    return placed(this.camera, this.direction(id), view);
+  }
+
+  faces(id) {
+    this.camera.face(this.direction(id));
+  }
+}
+
+function placed(camera, g, view) {
+  const p = apply(camera.matrix, g), s = camera.scale(view);
+  return p[2] < 0 ? null : [view.width / 2 + p[0] * s, view.height / 2 - p[1] * s];
+}
+
+export class SliceScene {
+  kind = "slice";
+  round = true;
+  walls = true;
+  wallWidth = 60;
+  levels = [null];
+
+  /** @param {{cells: {id: number, p: number[], cap?: number[]}[], cos_theta: number}} answer Of POST slice. */
+  constructor(answer, k) {
+    this.k = k;
+    this.camera = new Turn();
+    this.cells = answer.cells;
+    this.cover = answer.cos_theta;
+    const n = this.cells.length;
+    this.rows = new Float32Array(4 * n);
+    this.caps = new Float32Array(4 * n);
+    this.most = 1e-6;
+    this.cells.forEach(({ id, p, cap }, i) => {
+      this.rows.set([p[0], p[1], p[2], id], 4 * i);
+      this.caps.set(cap ?? [...unit(p), 2], 4 * i);
+      this.most = Math.max(this.most, Math.hypot(...p));
+    });
+    this.byId = new Map(this.cells.map((c) => [c.id, c]));
+    this.centres = new Map((answer.labels ?? []).map((l) => [l.id, l.y]));
+  }
+
+  together() {
+    return 1;
+  }
+
+  direction(id) {
+    const cell = this.byId.get(id);
+    return this.centres.get(id) ?? (cell ? cell.cap?.slice(0, 3) ?? unit(cell.p) : null);
+  }
+
+  geometry(gpu, made) {
+    if (this.made !== made) {
+      this.made = made;
+      this.rowTexture = gpu.texels("vec4", this.rows);
+      this.capTexture = gpu.texels("vec4", this.caps);
+    }
+    return this.capTexture;
+  }
+
+  draw(gpu, made, uniforms) {
+    const { gl } = gpu;
+    this.geometry(gpu, made);
+    gpu.use("slice", { ...uniforms, cover: this.cover, most: this.most }, { geometry: this.capTexture, rows: this.rowTexture });
+    gl.bindVertexArray(gpu.empty);
+    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.cells.length);
+    return -1;
+  }
+
+  place(id, view) {
+    const g = this.direction(id);
+    return g ? placed(this.camera, g, view) : null;
+  }
+
+  placeOf(g, view) {
+    return placed(this.camera, g, view);
+  }
+
+  faces(id) {
+    const g = this.direction(id);
+    if (g) this.camera.face(g);
+  }
+}
+
+const unit = (p) => {
+  const n = Math.hypot(...p) || 1;
+  return p.map((v) => v / n);
+};
+
+export class MapScene {
+  kind = "map";
+  round = false;
+  walls = false;
+  wallWidth = 0;
+  levels = [null];
+
+  /** @param {Uint16Array} xy (2k) @param {ArrayLike<number>} members @param {number} aspect */
+  constructor(xy, members, aspect) {
+    this.k = xy.length / 2;
+    this.camera = new Window(aspect);
+    this.xy = Float32Array.from(xy, (v, i) => (i % 2 ? 1 - v / 65535 : v / 65535));
+    let most = 1;
+    for (let i = 0; i < this.k; i++) most = Math.max(most, members[i] || 0);
+    this.widths = Float32Array.from({ length: this.k }, (_, i) => Math.sqrt((members[i] || 0) / most));
+    this.base = Math.max(2.4, Math.min(9, 520 / Math.sqrt(this.k)));
+    this.members = members;
+  }
+
+  together() {
+    return 1;
+  }
+
+  geometry(gpu, made) {
+    if (this.made !== made) {
+      const { gl } = gpu;
+      this.made = made;
+      this.texture = gpu.texels("vec4", new Float32Array(4));
+      this.array = gl.createVertexArray();
+      gl.bindVertexArray(this.array);
+      [[this.xy, 2], [this.widths.map((w) => this.base * (0.55 + 3.2 * w)), 1]].forEach(([data, n], slot) => {
+        gpu.buffer(data);
+        gl.enableVertexAttribArray(slot);
+        gl.vertexAttribPointer(slot, n, gl.FLOAT, false, 0, 0);
+      });
+    }
+    return this.texture;
+  }
+
+  draw(gpu, made, { size, fine, guard, view }) {
+    const { gl } = gpu;
+    this.geometry(gpu, made);
+    const [sx, sy] = this.camera.stretch(view);
+    const middle = [guard + fine * (view.width / 2 - this.camera.x * sx), guard + fine * (view.height / 2 - (1 - this.camera.y) * sy)];
+    gpu.use("discs", { size, middle, stretch: [sx * fine, sy * fine], grow: fine * Math.min(3, this.camera.zoom ** 0.45) });
+    gl.bindVertexArray(this.array);
+    gl.drawArrays(gl.POINTS, 0, this.k);
+    return -1;
+  }
+
+  /** @param {{width: number, height: number}} view */
+  placeOf([x, y], view) {
+    const [sx, sy] = this.camera.stretch(view);
+    return [view.width / 2 + (x - this.camera.x) * sx, view.height / 2 + (y - this.camera.y) * sy];
+  }
+
+  place(id, view) {
+    return this.placeOf([this.xy[2 * id], 1 - this.xy[2 * id + 1]], view);
+  }
+
+  faces(id) {
+    this.camera.x = this.xy[2 * id];
+    this.camera.y = 1 - this.xy[2 * id + 1];
+  }
+
+  /** Regions in a rectangle of the view. */
+  within([x0, y0, x1, y1], view) {
+    const out = [];
+    for (let id = 0; id < this.k; id++) {
+      const [x, y] = this.place(id, view);
+      if (x >= x0 && x <= x1 && y >= y0 && y <= y1) out.push(id);
+    }
+    return out;
+  }
+}
