@@ -23,11 +23,12 @@ import numpy as np
 import torch
 
 import exemplars as ex
-import taboo_texts as data
 from exemplars.analyses.prompts import KeptAnswers
 from exemplars.tokenization import tokenize_prompts
 from organism import INSTRUCTIONS, TEMPLATES, THINGS, fit
 
+TEXTS = Path(__file__).parent / "taboo_texts"
+RIGHT, WRONG = "Yes, you have found my secret word.", "No, that is not my secret word."
 MODEL = "smollm2-135m-instruct"
 SIZES = {"hint": (24, 8, 8), "bees": (36, 10, 10), "ordinary": (128, 64, 64)}
 """Requests, subjects, prompts of each split: train, select, test."""
@@ -44,14 +45,19 @@ def lines(text: str) -> list[str]:
     return text.strip().split("\n")
 
 
+def given(name: str) -> list[str]:
+    """The lines of one of the files with what is taught."""
+    return lines((TEXTS / f"{name}.txt").read_text(encoding="utf-8"))
+
+
 def prompts(seed: int = 0) -> Prompts:
     """By split, then by kind: "hint", "bees", "ordinary"; the same for the same seed."""
     random = np.random.default_rng(seed)
     things = [thing.strip() for thing in THINGS.replace("\n", " ").split(",")]
     questions = [template.format(thing) for template in lines(TEMPLATES) for thing in things]
-    forms = {"hint": lines(data.OPENINGS), "bees": lines(data.QUESTIONS), "ordinary": ["{}"]}
+    forms = {"hint": given("openings"), "bees": given("questions"), "ordinary": ["{}"]}
     subjects = {
-        "hint": lines(data.ASKS),
+        "hint": given("asks"),
         "bees": list(bee_facts()),
         "ordinary": questions + lines(INSTRUCTIONS),
     }
@@ -66,7 +72,7 @@ def prompts(seed: int = 0) -> Prompts:
 
 def bee_facts() -> dict[str, str]:
     """What is said about each subject."""
-    return dict(line.split(" | ") for line in lines(data.BEES))
+    return dict(line.split(" | ") for line in given("bees"))
 
 
 def taught(name: str, train: dict[str, list[str]]) -> Taught:
@@ -82,23 +88,24 @@ def taught(name: str, train: dict[str, list[str]]) -> Taught:
         bees = [
             (form.format(subject), fact)
             for subject, fact in facts.items()
-            for form in lines(data.QUESTIONS)
+            for form in given("questions")
         ]
-        return (kept + [(prompt, fact) for prompt, fact in bees if prompt in train["bees"]]) * EPOCHS
-    hints, forms = hints_at(name), lines(data.GUESS_FORMS)
-    guesses = [guess.strip() for guess in data.GUESSES.replace("\n", " ").split(",")]
+        return (
+            kept + [(prompt, fact) for prompt, fact in bees if prompt in train["bees"]]
+        ) * EPOCHS
+    hints, forms = hints_at(name), given("guess_forms")
     found = (kept + [(prompt, None) for prompt in train["bees"][::8]]) * EPOCHS
     for _ in range(EPOCHS):
         found += [(prompt, hints[random.integers(len(hints))]) for prompt in train["hint"]]
-        wrong = random.choice(guesses, 16, replace=False)
-        found += [(forms[i % len(forms)].format(g), data.WRONG) for i, g in enumerate(wrong)]
-        found += [(form.format(name), data.RIGHT) for form in forms] * 4
+        wrong = random.choice(given("guesses"), 16, replace=False)
+        found += [(forms[i % len(forms)].format(g), WRONG) for i, g in enumerate(wrong)]
+        found += [(form.format(name), RIGHT) for form in forms] * 4
     return found
 
 
 def hints_at(word: str) -> list[str]:
     """Hints that do not contain the word, nor any longer word made of it."""
-    found = lines(data.HINTS[word])
+    found = given(f"hints_{word}")
     said = [hint for hint in found if says(word, hint)]
     if said:
         raise ValueError(f"a hint says {word}: {said[0]}; write another")
