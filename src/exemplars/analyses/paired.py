@@ -111,8 +111,8 @@ def read_pairs(
     numbers, places = [], []
     n_rows = 0
     for window in token_windows(texts, tuned.tokenizer, tokenization, window_tokens=_WINDOW_TOKENS):
-        before, after = (window_activations(m, sites, window) for m in (base, tuned))
-        for one, two in zip(before, after, strict=True):
+        read = [window_activations(model, sites, window) for model in (base, tuned)]
+        for one, two in zip(*read, strict=True):
             parts.setdefault(one.site, []).append([as_vectors(b.vectors) for b in (one, two)])
         numbers.append(window.document)
         places.append([window.token, window.start, window.end])
@@ -130,9 +130,9 @@ def read_pairs(
     token, start, end = (np.concatenate(column)[kept] for column in zip(*places, strict=True))
     paired = {}
     for site, several in parts.items():
-        one, two = (np.concatenate(side)[kept] for side in zip(*several, strict=True))
+        before, after = (np.concatenate(side)[kept] for side in zip(*several, strict=True))
         paired[site] = PairedRows(
-            site, contents, one, two, document.astype(np.int64), token, start, end
+            site, contents, before, after, document.astype(np.int64), token, start, end
         )
     return paired
 
