@@ -182,6 +182,18 @@ class Model:
             )
         return found
 
+    @property
+    def embedding(self) -> nn.Module:
+        """The table of input vectors, a row for each token.
+
+        Raises:
+            ValueError: If the module has none.
+        """
+        found = getattr(self.module, "get_input_embeddings", lambda: None)()
+        if found is None:
+            raise ValueError(f"{type(self.module).__name__} has no input embedding")
+        return found
+
     @cached_property
     def max_positions(self) -> int | None:
         """Most tokens in one piece, where the config says."""

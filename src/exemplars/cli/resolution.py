@@ -128,11 +128,12 @@ def resolution(
         if text is not None or labels is not None:
             reader = model_of(asked, model, device, dtype, allow_mismatch)
         if text is not None or activations is not None:
-            batches = (
-                kept_batches(asked, activations, allow_mismatch)
-                if activations is not None
-                else read_batches(asked, reader, texts_of(text or [], column, split).shuffled(seed))
-            )
+            if activations is not None:
+                batches = kept_batches(asked, activations, allow_mismatch)
+            else:
+                assert reader is not None
+                source = texts_of(text or [], column, split).shuffled(seed)
+                batches = read_batches(asked, reader, source)
             with step_bar() as on_step:
                 shared = shared_rows(batches, asked, rows or None, on_step)
         if region is not None:
