@@ -83,7 +83,7 @@ def growth(
     ] = None,
     target: Annotated[
         float, typer.Option(help="Chance of a new region at which a domain is covered.")
-    ] = 0.01,
+    ] = 0.001,
     watch: Annotated[
         float | None,
         typer.Option(help="Look again every so many seconds until the builds end.", min=0.1),
@@ -135,14 +135,18 @@ def _curves(folders: list[Path], by_source: bool, texts: Texts | None) -> list[C
     """Of all folders; an error where a build has none yet."""
     from exemplars.analyses.growth import curves_in
 
-    found = []
+    found: list[tuple[Path, Curve]] = []
     for folder in folders:
         curves = curves_in(folder, by_source, texts)
         if not curves:
             raise ValueError(f"the build of {folder} has no rows yet, as it calibrates; look later")
-        several = len(folders) > 1 and curves[0].name != folder.name
-        found += [replace(c, name=f"{folder.name} {c.name}") if several else c for c in curves]
-    return found
+        found += [(folder, curve) for curve in curves]
+    if len({curve.name for _, curve in found}) == len(found):
+        return [curve for _, curve in found]
+    return [
+        replace(curve, name=str(folder if folder.name == curve.name else folder / curve.name))
+        for folder, curve in found
+    ]
 
 
 def _watch(folders: list[Path], target: float, every_s: float) -> None:
