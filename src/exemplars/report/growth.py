@@ -132,8 +132,8 @@ def _answer(growth: Growth, inside: Interval | None) -> str:
     rows = "of the rows of a new document found a region"
     target = _share(growth.target)
     how = {
-        "covered": f"covered: with 97.5 % confidence fewer than {_share(growth.chance.high)} {rows} "
-        f"(estimate {_share(growth.chance.estimate)}, target {target})",
+        "covered": f"covered: with 97.5 % confidence fewer than {_share(growth.chance.high)} {rows}"
+        f" (estimate {_share(growth.chance.estimate)}, target {target})",
         "not covered": f"not covered: {_percent(growth.chance)} {rows}, more than the target of "
         f"{target}",
         "undecided": f"not yet decided: {_percent(growth.chance)} {rows}, and the target of "
