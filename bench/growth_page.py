@@ -67,7 +67,7 @@ def newest() -> list[dict]:
     for line in (HERE / "results" / "growth.jsonl").read_text().splitlines():
         row = json.loads(line)
         rows[row["what"]] = row
-    return sorted(rows.values(), key=lambda r: (r["tuned"], r["model"], layer(r), r["corpus"]))
+    return sorted(rows.values(), key=lambda r: (r["model"], layer(r), r["corpus"], r["percentile"]))
 
 
 def layer(row: dict) -> int:
@@ -157,6 +157,24 @@ def foretold(rows: list[dict]) -> str:
     return table(header, lines)
 
 
+def by_name(rows: list[dict]) -> str:
+    lines = []
+    for row in rows:
+        low, high = row["forecast_low"], row["forecast_high"]
+        held = "yes" if low <= 0 <= high else "no"
+        lines.append(
+            [
+                *place(row), f"{row['found']:,}", f"{row['forecast']:+.1%}",
+                f"{low:+.0%} to {high:+.0%}", held, f"{row['heaps']:+.1%}",
+            ]
+        )  # fmt: skip
+    header = [
+        "model", "layer", "corpus", "p", "regions", "error", "interval of it", "holds 0",
+        "plain Heaps",
+    ]  # fmt: skip
+    return table(header, lines)
+
+
 def summary(rows: list[dict]) -> str:
     """The counts over rows that nothing was chosen on."""
     splits = sum(len(of(r, "rate")) for r in rows)
@@ -234,9 +252,11 @@ def draw(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    every = newest()
+    found = newest()
+    every = [r for r in found if "order" not in r]
     rows = [r for r in every if not r["tuned"]]
     tuned = [r for r in every if r["tuned"]]
+    ordered = [r for r in found if "order" in r]
     draw(rows)
     last = max(every, key=lambda r: r["date"])
     parts = [
@@ -254,6 +274,13 @@ def main() -> None:
         "### Chance of a new region\n\n" + chances(rows) + "\n",
         "### Regions foretold from the first 30 % of the rows\n\n" + foretold(rows) + "\n",
     ]  # fmt: skip
+    if ordered:
+        parts += [
+            "### Where documents do not come in random order\n",
+            "The same forecast, where documents come in the order of their names, as from a folder: addresses by\n"
+            "year, functions by file, manual pages by section and name.\n",
+            by_name(ordered) + "\n",
+        ]
     if tuned:
         parts += [
             "### Where the law was chosen\n\n" + chances(tuned) + "\n",
