@@ -42,11 +42,11 @@ The document is the sampling unit. New regions of documents in random order are 
 
     Λ(n) = A ((n + n₀)^β − n₀^β) / β
 
-in the first n rows: Heaps' law where n₀ = 0, a logarithm where β = 0, and with β < 0 an end. Plain Heaps' law has
-too many regions to come, as growth bends on a log-log plot. (β, n₀) lie on a grid, β from −1 to 1, n₀ from 2⁻¹² to 4 times
-the rows there are; each point weighs by its quasi-likelihood, that of Poisson counts over the dispersion of
-documents (the squared residuals of documents over the expected counts), with documents weighted by their place in the stream. What
-the rows leave open is so in every interval: chance, forecast, rows to the target.
+in the first n rows: Heaps' law where n₀ = 0, a logarithm where β = 0, and with β < 0 an end. Growth bends on a
+log-log plot, so plain Heaps' law foretells too many regions. (β, n₀) lie on a grid, β from −1 to 1, n₀ from 2⁻¹²
+to 4 times the rows there are. Each point weighs by its quasi-likelihood: that of Poisson counts, over the
+dispersion of documents (their squared residuals over the expected counts), where a document weighs as its place in
+the stream. What the rows leave open is so in every interval: of the chance, the forecast, the rows to the target.
 
 ## What it cannot tell
 
@@ -55,8 +55,10 @@ the rows leave open is so in every interval: chance, forecast, rows to the targe
 - Other texts than those of the stream. A forecast beyond ten times the rows rests on the law alone.
 - Fewer than 10 documents: no chance is given. Fewer than 30: a warning.
 - A build that stops when it is quiet (`--patience`) ends at a moment that looks quieter than the text is.
-- Curves with different θ, center, site, model or masks: their numbers of regions cannot be compared. The command says
-  what differs.
+- Curves with different θ, center, site, model or masks: their numbers of regions cannot be compared. The
+  command says what differs.
+- The chance is of a row of the next document while it is read: its first rows found regions that its later rows
+  join. Of the same rows more lie outside all regions there are (*outside*, below).
 
 """
 
