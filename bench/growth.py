@@ -68,12 +68,12 @@ def folder_of(cache: Path, model: str, corpus: str) -> Path:
     return cache / f"{model}-{corpus.replace(', ', '-').replace(' ', '-')}"
 
 
-def extract(model: str, corpora: list[str], models: Path, cache: Path) -> None:
+def extract(model: str, corpora: list[str], rows: int, models: Path, cache: Path) -> None:
     loaded = activations.load_model(SOURCES[model], models)
     for corpus in corpora:
         texts = ex.texts([text for _, text in growth_corpora.CORPORA[corpus]()])
         folder = folder_of(cache, model, corpus)
-        kept = ex.extract(loaded, list(SITES[model]), texts, folder, rows=ROWS)
+        kept = ex.extract(loaded, list(SITES[model]), texts, folder, rows=rows)
         print(f"{corpus}: {kept.rows:,} rows", flush=True)
 
 
@@ -238,13 +238,14 @@ def main() -> None:
     parser.add_argument("--site", action="append")
     parser.add_argument("--corpus", action="append", choices=growth_corpora.CORPORA)
     parser.add_argument("--percentile", action="append", type=float, choices=PERCENTILES)
+    parser.add_argument("--rows", type=int, default=ROWS, help="of each corpus, to extract")
     parser.add_argument("--models", type=Path, default=Path("~/.cache/exemplars/models"))
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/exemplars/growth"))
     given = parser.parse_args()
     cache, models = given.cache.expanduser(), given.models.expanduser()
     corpora = given.corpus or list(growth_corpora.CORPORA)
     if given.stage == "extract":
-        extract(given.model, corpora, models, cache)
+        extract(given.model, corpora, given.rows, models, cache)
         return
     for site in given.site or SITES[given.model]:
         if given.stage == "order":

@@ -183,7 +183,8 @@ def summary(rows: list[dict]) -> str:
     above = sum(int((of(r, "rate") > of(r, "expected_high")).sum()) for r in rows)
     with_forecast = [r for r in rows if "forecast" in r["splits"]]
     orders = sum(len(of(r, "forecast")) for r in with_forecast)
-    corpora = {r["corpus"] for r in with_forecast if within(r) >= 18}
+    corpora = {r["corpus"] for r in with_forecast}
+    corpora -= {r["corpus"] for r in with_forecast if within(r) < 18}
     medians = sum(abs(np.median(of(r, "forecast"))) <= 0.15 for r in with_forecast)
     stopped = [(r, of(r, "quiet")) for r in rows]
     early = [(q[q >= 0], len(q)) for _, q in stopped]
@@ -200,9 +201,12 @@ def summary(rows: list[dict]) -> str:
             f"splits ({above / splits:.1%}; 2.5 % and what the held-back documents vary by).",
             f"- The forecast from the first 30 % of the rows is within 15 % in {sum(map(within, with_forecast))} of "
             f"{orders} orders (plain Heaps' law: {heaps}); the median over 20 orders is for {medians} of "
-            f"{len(with_forecast)} (corpus, site, p). In at least 18 of 20 orders: {len(corpora)} "
-            f"corpora ({', '.join(sorted(corpora))}). Its 95 % interval holds what came in "
+            f"{len(with_forecast)} (corpus, site, p). In at least 18 of 20 orders at every site and p: "
+            f"{', '.join(sorted(corpora))}. Its 95 % interval holds what came in "
             f"{sum(map(told, with_forecast))} of {orders}.",
+            f"- Over the splits the estimate is off by {spread(rows, 'chance'):.0%} of the rate (root mean square, "
+            f"median over the rows of the table), the rate in the stream's last tenth by {spread(rows, 'last_tenth'):.0%}; "
+            f"the held-back rate itself varies.",
             f"- Singletons/N is {low(rows, 'singletons'):.2f} of the held-back rate in the median; the "
             f"regions that only one document has, over N, {low(rows, 'own'):.2f}.",
             f"- The published rule (one quiet batch of 32 documents) stopped in {len(left)} of {splits} streams; "
@@ -218,6 +222,11 @@ def summary(rows: list[dict]) -> str:
 
 def width(row: dict) -> float:
     return float(np.median((of(row, "high") - of(row, "low")) / of(row, "rate").mean()))
+
+
+def spread(rows: list[dict], name: str) -> float:
+    errors = [np.sqrt(np.mean((of(r, name) / of(r, "rate").mean() - 1) ** 2)) for r in rows]
+    return float(np.median(errors))
 
 
 def low(rows: list[dict], name: str) -> float:

@@ -322,6 +322,9 @@ def test_the_share_inside_is_that_of_assign(model, dictionary):
     traces = ex.trace(dictionary, model, texts)
     kept = np.concatenate([t.distance[~t.norm_outlier & (t.region >= 0)] for t in traces])
     assert domain.inside.estimate == pytest.approx((kept <= dictionary.threshold).mean())
+    few = read_domain(dictionary, model, texts, rows=50, seed=2)
+    assert few.curve.documents == 1
+    assert np.isnan(few.inside.low)  # rows past the limit are of other documents
     own = read_domain(dictionary, model, ex.texts(documents(80)))
     assert own.inside.estimate == 1
 
