@@ -202,7 +202,7 @@ def summary(rows: list[dict]) -> str:
             f"- The forecast from the first 30 % of the rows is within 15 % in {sum(map(within, with_forecast))} of "
             f"{orders} orders (plain Heaps' law: {heaps}); the median over 20 orders is for {medians} of "
             f"{len(with_forecast)} (corpus, site, p). In at least 18 of 20 orders at every site and p: "
-            f"{', '.join(sorted(corpora))}. Its 95 % interval holds what came in "
+            f"{', '.join(sorted(corpora)) or 'none'}. Its 95 % interval holds what came in "
             f"{sum(map(told, with_forecast))} of {orders}.",
             f"- Over the splits the estimate is off by {spread(rows, 'chance'):.0%} of the rate (root mean square, "
             f"median over the rows of the table), the rate in the stream's last tenth by {spread(rows, 'last_tenth'):.0%}; "
@@ -263,10 +263,12 @@ def draw(rows: list[dict]) -> None:
 
 
 def main() -> None:
+    """Write both."""
     found = newest()
     every = [r for r in found if "order" not in r]
-    rows = [r for r in every if not r["tuned"]]
-    tuned = [r for r in every if r["tuned"]]
+    chosen = {r["corpus"] for r in every if r["tuned"]}
+    rows = [r for r in every if r["corpus"] not in chosen]
+    tuned = [r for r in every if r["corpus"] in chosen]
     ordered = [r for r in found if "order" in r]
     draw(rows)
     last = max(every, key=lambda r: r["date"])
@@ -277,8 +279,9 @@ def main() -> None:
         "held-back rate, which the interval among as many rows must hold. *Width* is the interval's over the\n"
         "rate. *Singletons/N*, *own/N* (regions with members of one document only), *last tenth* (the rate in the last tenth of\n"
         "the stream) and *outside* (rows outside all regions, before the document founds any) are over the held-back rate.\n"
-        "The law was chosen, among plain Heaps' law and other weights and grids, on three corpora at layer 9 of\n"
-        "SmolLM2-135M-Instruct (last tables, with 32,000 of the rows); nothing was chosen on the rest.\n",
+        "The law was chosen, among plain Heaps' law and other weights and grids, on three corpora (addresses, code,\n"
+        "reference) at layer 9 of SmolLM2-135M-Instruct, with 32,000 rows each. They have tables of their own, below;\n"
+        "nothing was chosen on the others, which the summary and the figure are of.\n",
         f"*{last['date']}, commit {last['commit']}, `bench/growth.py`; tables by `bench/growth_page.py`.*\n",
         "### In short\n\n" + summary(rows) + "\n",
         "![Estimates and forecasts](figures/growth.png)\n",
@@ -293,8 +296,12 @@ def main() -> None:
             by_name(ordered) + "\n",
         ]
     if tuned:
+        elsewhere = [r for r in tuned if not r["tuned"]]
         parts += [
-            "### Where the law was chosen\n\n" + chances(tuned) + "\n",
+            "### The corpora that the law was chosen on\n",
+            "At the site of the choice (layer 9; more rows than it was made with) and at others.\n",
+            *([summary(elsewhere) + "\n"] if elsewhere else []),
+            chances(tuned) + "\n",
             foretold(tuned) + "\n",
         ]
     PAGE.write_text("\n".join(parts), encoding="utf-8")
