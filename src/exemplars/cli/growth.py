@@ -112,7 +112,12 @@ def growth(
                 raise ValueError("--text reads texts for one dictionary, once; give one folder")
             dictionary = open_dictionary(folders[0])
             reader = model_of(dictionary, model, device, dtype, allow_mismatch)
-            sources = {name: texts_of([name], column, split) for name in text}
+            short = [Path(name).name for name in text]
+            names = short if len(set(short)) == len(set(text)) else text
+            sources = {
+                name: texts_of([source], column, split)
+                for name, source in zip(names, text, strict=True)
+            }
             domains = _read(dictionary, reader, sources, rows or None, seed, allow_mismatch)
             curves = [domain.curve for domain in domains]
             inside = {domain.curve.name: domain.inside for domain in domains}
