@@ -2,6 +2,7 @@
 
     python bench/growth.py extract --model smollm2-135m-instruct
     python bench/growth.py study --model smollm2-135m-instruct --site resid_post.15
+    python bench/growth.py order --model smollm2-135m-instruct --site resid_post.15
 
 A corpus' documents are read once by the model; afterwards they are replayed in 20 random orders.
 The first half of the documents is the stream. The chance of a new region is estimated from it, and
@@ -45,6 +46,8 @@ CALIBRATION_ROWS = 20_480
 SPLITS = 20
 TUNED = {("resid_post.9", corpus) for corpus in ("addresses", "code", "reference")}
 FIRST_SHARE = 0.3
+ORDERED = ("addresses", "code", "manuals")
+"""Corpora whose names have an order that a folder would have."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,12 @@ def folder_of(cache: Path, model: str, corpus: str) -> Path:
     return cache / f"{model}-{corpus.replace(', ', '-').replace(' ', '-')}"
 
 
-def extract(model: str, corpora: list[str], models: Path, cache: Path) -> None:
+def extract(model: str, corpora: list[str], rows: int, models: Path, cache: Path) -> None:
     loaded = activations.load_model(SOURCES[model], models)
     for corpus in corpora:
         texts = ex.texts([text for _, text in growth_corpora.CORPORA[corpus]()])
         folder = folder_of(cache, model, corpus)
-        kept = ex.extract(loaded, list(SITES[model]), texts, folder, rows=ROWS)
+        kept = ex.extract(loaded, list(SITES[model]), texts, folder, rows=rows)
         print(f"{corpus}: {kept.rows:,} rows", flush=True)
 
 
@@ -205,22 +208,49 @@ def measure(model: str, site: str, corpus: str, cache: Path, percentiles: list[f
         )  # fmt: skip
 
 
+def by_name(model: str, site: str, cache: Path, percentiles: list[float]) -> None:
+    """The forecast from the first 30 % where documents come in the order of their names.
+
+    A folder's order: addresses by year, code by file, manual pages by section and name.
+    """
+    for corpus in ORDERED:
+        rows = load(cache, model, corpus, site)
+        names = [name for name, _ in growth_corpora.CORPORA[corpus]()]
+        order = np.array(sorted(range(len(rows.starts) - 1), key=names.__getitem__))
+        directions, lengths = rows.of(order)
+        for percentile in percentiles:
+            theta = rows.calibration.threshold(percentile)
+            clustering = LeaderClustering(directions.shape[1], theta)
+            found = clustering.add(directions, np.arange(len(directions)))
+            results.write(
+                "growth",
+                what=f"{model} {site} {corpus} p{percentile:g} by name",
+                model=SOURCES[model].title, site=site, corpus=corpus, percentile=percentile,
+                order="by name", rows=len(directions),
+                **forecasts(curve(found.region, found.founded, lengths, theta)),
+            )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("extract", "study"))
+    parser.add_argument("stage", choices=("extract", "study", "order"))
     parser.add_argument("--model", choices=SITES, default="smollm2-135m-instruct")
     parser.add_argument("--site", action="append")
     parser.add_argument("--corpus", action="append", choices=growth_corpora.CORPORA)
     parser.add_argument("--percentile", action="append", type=float, choices=PERCENTILES)
+    parser.add_argument("--rows", type=int, default=ROWS, help="of each corpus, to extract")
     parser.add_argument("--models", type=Path, default=Path("~/.cache/exemplars/models"))
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/exemplars/growth"))
     given = parser.parse_args()
     cache, models = given.cache.expanduser(), given.models.expanduser()
     corpora = given.corpus or list(growth_corpora.CORPORA)
     if given.stage == "extract":
-        extract(given.model, corpora, models, cache)
+        extract(given.model, corpora, given.rows, models, cache)
         return
     for site in given.site or SITES[given.model]:
+        if given.stage == "order":
+            by_name(given.model, site, cache, given.percentile or list(PERCENTILES))
+            continue
         for corpus in corpora:
             measure(given.model, site, corpus, cache, given.percentile or list(PERCENTILES))
 

@@ -322,6 +322,9 @@ def test_the_share_inside_is_that_of_assign(model, dictionary):
     traces = ex.trace(dictionary, model, texts)
     kept = np.concatenate([t.distance[~t.norm_outlier & (t.region >= 0)] for t in traces])
     assert domain.inside.estimate == pytest.approx((kept <= dictionary.threshold).mean())
+    few = read_domain(dictionary, model, texts, rows=50, seed=2)
+    assert few.curve.documents == 1
+    assert np.isnan(few.inside.low)  # rows past the limit are of other documents
     own = read_domain(dictionary, model, ex.texts(documents(80)))
     assert own.inside.estimate == 1
 
@@ -426,3 +429,19 @@ def test_the_curve_of_an_unfinished_run_says_where_it_is_from():
     assert made.shuffled
     assert made.frame["site"] == SITE
     assert made.threshold == calibration.threshold(20.0)
+
+
+@pytest.mark.parametrize(
+    ("budget", "complete", "ending"),
+    [
+        ({}, True, "all documents were read"),
+        ({"rows": 10**9}, True, "all documents were read"),
+        ({"rows": 100}, True, "the budget of rows was reached"),
+        ({"rows": None, "patience": 5000}, True, "5,000 rows without a region, or no more"),
+        ({"tokens": 100}, True, "the budget of tokens was reached, or no more documents"),
+        ({"rows": 100}, False, "the build was interrupted"),
+    ],
+)
+def test_a_curve_says_why_it_ends(dictionary, budget, complete, ending):
+    about = {**dictionary.provenance, "stream": {"budget": budget}, "complete": complete}
+    assert curve_of(replace(dictionary, provenance=about)).ending.startswith(ending)

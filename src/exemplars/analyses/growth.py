@@ -320,7 +320,7 @@ def by_source_of(curve: Curve, sources: Sequence[str]) -> dict[str, Curve]:
 
 
 def growth(
-    curve: Curve, *, more_rows: Sequence[int] = (1_000_000,), target: float = 0.01
+    curve: Curve, *, more_rows: Sequence[int] = (1_000_000,), target: float = 0.001
 ) -> Growth:
     """What a curve says: the chance of a new region, how many will come, and whether it is enough.
 

@@ -83,7 +83,7 @@ def growth(
     ] = None,
     target: Annotated[
         float, typer.Option(help="Chance of a new region at which a domain is covered.")
-    ] = 0.01,
+    ] = 0.001,
     watch: Annotated[
         float | None,
         typer.Option(help="Look again every so many seconds until the builds end.", min=0.1),
@@ -112,7 +112,12 @@ def growth(
                 raise ValueError("--text reads texts for one dictionary, once; give one folder")
             dictionary = open_dictionary(folders[0])
             reader = model_of(dictionary, model, device, dtype, allow_mismatch)
-            sources = {name: texts_of([name], column, split) for name in text}
+            short = [Path(name).name for name in text]
+            names = short if len(set(short)) == len(set(text)) else text
+            sources = {
+                name: texts_of([source], column, split)
+                for name, source in zip(names, text, strict=True)
+            }
             domains = _read(dictionary, reader, sources, rows or None, seed, allow_mismatch)
             curves = [domain.curve for domain in domains]
             inside = {domain.curve.name: domain.inside for domain in domains}
@@ -135,14 +140,18 @@ def _curves(folders: list[Path], by_source: bool, texts: Texts | None) -> list[C
     """Of all folders; an error where a build has none yet."""
     from exemplars.analyses.growth import curves_in
 
-    found = []
+    found: list[tuple[Path, Curve]] = []
     for folder in folders:
         curves = curves_in(folder, by_source, texts)
         if not curves:
             raise ValueError(f"the build of {folder} has no rows yet, as it calibrates; look later")
-        several = len(folders) > 1 and curves[0].name != folder.name
-        found += [replace(c, name=f"{folder.name} {c.name}") if several else c for c in curves]
-    return found
+        found += [(folder, curve) for curve in curves]
+    if len({curve.name for _, curve in found}) == len(found):
+        return [curve for _, curve in found]
+    return [
+        replace(curve, name=str(folder if folder.name == curve.name else folder / curve.name))
+        for folder, curve in found
+    ]
 
 
 def _watch(folders: list[Path], target: float, every_s: float) -> None:

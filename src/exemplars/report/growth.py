@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _FAR = 10
 """A forecast beyond so many times the rows that were read rests on the law alone."""
 _POINTS = 120
+_LABEL_GAP = 1.22
+"""Between the heights of two labels, at least: a factor, as the axis is of powers."""
 
 
 def growth_text(
@@ -64,42 +66,51 @@ def growth_figure(growths: Sequence[Growth]) -> Figure:
         ImportError: matplotlib is not installed.
     """
     with drawing(6.4, 4.0) as (figure, axes):
-        for k, growth in enumerate(growths):
-            _draw(axes, growth, COLORS[k % len(COLORS)])
         axes.set_xscale("log")
         axes.set_yscale("log")
+        colors = [COLORS[k % len(COLORS)] for k in range(len(growths))]
+        ends = [_draw(axes, g, color) for g, color in zip(growths, colors, strict=True)]
+        for place, height in _apart(ends):
+            axes.annotate(
+                visible(growths[place].curve.name) or "regions", (ends[place][0], height),
+                color=colors[place], fontsize=8, xytext=(4, 0), textcoords="offset points",
+                va="center",
+            )  # fmt: skip
         axes.set_xlabel("rows")
         axes.set_ylabel("regions")
-        axes.margins(x=0.18)
+        axes.margins(x=0.15)
     return figure
 
 
-def _draw(axes: Any, growth: Growth, color: str) -> None:
+def _draw(axes: Any, growth: Growth, color: str) -> tuple[float, float]:
+    """One curve and what is to come; where its line ends."""
     curve = growth.curve
     seen = curve.regions > 0
     axes.plot(curve.rows[seen], curve.regions[seen], color=color, linewidth=1.8)
-    end, regions = float(curve.rows[-1]), float(curve.regions[-1])
-    if growth.forecasts:
-        more = max(forecast.rows for forecast in growth.forecasts)
-        fit, rows = GrowthFit(curve), np.geomspace(end, end + more, _POINTS)
-        bands = np.array([_bounds(fit, int(n - end)) for n in rows])
-        axes.fill_between(
-            rows, regions + bands[:, 1], regions + bands[:, 2], color=color, alpha=0.18, linewidth=0
-        )
-        axes.plot(rows, regions + bands[:, 0], color=color, linestyle="--", linewidth=1.2)
-        end, regions = float(rows[-1]), float(regions + bands[-1, 0])
     quiet = growth.quiet
-    if quiet is not None:
+    if quiet is not None and quiet.later_regions:
         axes.plot(quiet.rows, quiet.regions, "o", color=QUIET, markersize=4)
         axes.annotate(
             "published rule stops", (quiet.rows, quiet.regions), color=QUIET, fontsize=7,
             xytext=(4, -10), textcoords="offset points",
         )  # fmt: skip
-    label = visible(curve.name) or "regions"
-    axes.annotate(
-        label, (end, regions), color=color, fontsize=8, xytext=(4, 0),
-        textcoords="offset points", va="center",
-    )  # fmt: skip
+    end, regions = float(curve.rows[-1]), float(curve.regions[-1])
+    if not growth.forecasts:
+        return end, regions
+    more = max(forecast.rows for forecast in growth.forecasts)
+    fit, rows = GrowthFit(curve), np.geomspace(end, end + more, _POINTS)
+    band = regions + np.array([_bounds(fit, int(n - end)) for n in rows])
+    axes.fill_between(rows, band[:, 1], band[:, 2], color=color, alpha=0.18, linewidth=0)
+    axes.plot(rows, band[:, 0], color=color, linestyle="--", linewidth=1.2)
+    return float(rows[-1]), float(band[-1, 0])
+
+
+def _apart(ends: Sequence[tuple[float, float]]) -> Iterator[tuple[int, float]]:
+    """Which end, and a height for its label that leaves room for the one below."""
+    below = 0.0
+    for k in sorted(range(len(ends)), key=lambda k: ends[k][1]):
+        below = max(ends[k][1], below * _LABEL_GAP)
+        yield k, below
 
 
 def _bounds(fit: GrowthFit, more: int) -> tuple[float, float, float]:
@@ -118,27 +129,29 @@ def _answer(growth: Growth, inside: Interval | None) -> str:
             f"{'s' * (curve.documents != 1)} with {curve.regions[-1]:,} regions; the chance of a "
             f"new one needs {FEWEST_DOCUMENTS} documents at least."
         )
+    rows = "of the rows of a new document found a region"
+    target = _share(growth.target)
     how = {
-        "covered": f"covered: with 97.5 % confidence fewer than {growth.chance.high:.3%} of the "
-        f"rows of a new document found a region (estimate {growth.chance.estimate:.3%}; the "
-        f"target is {growth.target:g})",
-        "not covered": f"not covered: {_percent(growth.chance)} of the rows of a new document "
-        f"found a region, more than the target of {growth.target:.3g}",
-        "undecided": f"not yet decided: {_percent(growth.chance)} of the rows of a new document "
-        f"found a region, and the target of {growth.target:.3g} lies within that interval",
+        "covered": f"covered: with 97.5 % confidence fewer than {_share(growth.chance.high)} {rows}"
+        f" (estimate {_share(growth.chance.estimate)}, target {target})",
+        "not covered": f"not covered: {_percent(growth.chance)} {rows}, more than the target of "
+        f"{target}",
+        "undecided": f"not yet decided: {_percent(growth.chance)} {rows}, and the target of "
+        f"{target} lies within that interval",
     }[growth.verdict]
-    said = [f"{_name(growth)}{how}."]
-    for forecast in growth.forecasts:
-        said.append(
-            f"At this threshold (θ = {curve.threshold:.4g}), {forecast.rows:,} more rows add about "
-            f"{_count(forecast.regions)} regions to the {curve.regions[-1]:,} there are."
-        )
-    if inside is not None:
-        said.append(
-            f"The dictionary's own regions hold {inside.estimate:.1%} ({inside.low:.1%} to "
-            f"{inside.high:.1%}) of its rows."
-        )
-    return " ".join(said)
+    more = "; ".join(
+        f"{f.rows:,} more rows add about {_count(f.regions)}" for f in growth.forecasts
+    )
+    said = (
+        f"{_name(growth)}{how}. At this threshold (θ = {curve.threshold:.4g}), {more} regions to "
+        f"the {curve.regions[-1]:,} there are."
+    )
+    if inside is None:
+        return said
+    return (
+        f"{said} The dictionary's own regions hold {inside.estimate:.1%} ({inside.low:.1%} to "
+        f"{inside.high:.1%}) of its rows."
+    )
 
 
 def _numbers(growths: Sequence[Growth]) -> str:
@@ -155,9 +168,9 @@ def _numbers(growths: Sequence[Growth]) -> str:
                 int(g.curve.rows[-1]),
                 int(g.curve.regions[-1]),
                 "–" if g.chance is None else _percent(g.chance),
-                "–" if math.isnan(g.singleton_share) else f"{g.singleton_share:.3%}",
+                "–" if math.isnan(g.singleton_share) else _share(g.singleton_share),
                 "–" if g.exponent is None else _span(g.exponent, "{:.2f}"),
-                "–" if g.rows_to_target is None else _count(g.rows_to_target),
+                _rows_to_target(g),
                 g.curve.ending,
             )
             for g in growths
@@ -190,44 +203,47 @@ def _backtests(growths: Sequence[Growth]) -> str:
 
 
 def _cautions(growths: Sequence[Growth]) -> list[str]:
-    """What these numbers cannot tell."""
-    found = [
-        "All of this holds for new documents of the same kind, for this model, site, center and θ.",
-    ]
+    """What these numbers cannot tell, each with the curves it is said of."""
+    of: dict[str, list[str]] = {}
     for growth in growths:
-        curve, name = growth.curve, _name(growth)
-        if growth.chance is None:
-            continue
-        if not curve.shuffled:
-            found.append(
-                f"{name}the documents came in the order of their source; the estimate is for "
-                "documents in random order (build with --seed)."
-            )
-        if growth.backtest is not None and not growth.backtest.held:
-            found.append(
-                f"{name}the forecast from the first rows missed what came: the documents change "
-                "along the stream, or differ more than most; do not rely on the forecast."
-            )
-        if curve.documents < 3 * FEWEST_DOCUMENTS:
-            found.append(f"{name}{curve.documents} documents are few; the interval may be short.")
-        if "without a region" in curve.ending:
-            found.append(
-                f"{name}the build was to stop when no region came, so its end looks quieter "
-                "than the text is."
-            )
-        if any(f.rows > _FAR * curve.rows[-1] for f in growth.forecasts):
-            found.append(
-                f"{name}a forecast beyond {_FAR} times the rows that were read rests on the "
-                "law, not on data."
-            )
-        if growth.quiet is not None:
-            quiet = growth.quiet
-            found.append(
-                f"{name}the published rule (one quiet batch of {quiet.documents} documents) would "
-                f"have stopped after {quiet.rows:,} rows with {quiet.regions:,} regions; "
-                f"{quiet.later_regions:,} more came in the {quiet.later_rows:,} rows after it."
-            )
-    return found
+        for caution in _cautions_of(growth):
+            of.setdefault(caution, []).append(visible(growth.curve.name))
+    first = "All of this holds for new documents of the same kind, for this model, site, center, θ."
+    several = len(growths) > 1
+    said = [f"{', '.join(names)}: {c}" if several and names[0] else c for c, names in of.items()]
+    return [first, *said]
+
+
+def _cautions_of(growth: Growth) -> Iterator[str]:
+    curve, quiet = growth.curve, growth.quiet
+    if growth.chance is None:
+        return
+    if not curve.shuffled:
+        yield (
+            "the documents came in the order of their source; the estimate is for documents in "
+            "random order (build with --seed)."
+        )
+    if growth.backtest is not None and not growth.backtest.held:
+        yield (
+            "the forecast from the first rows missed what came: the documents change along the "
+            "stream, or differ more than most; do not rely on the forecast."
+        )
+    if curve.documents < 3 * FEWEST_DOCUMENTS:
+        yield f"{curve.documents} documents are few; the interval may be short."
+    if "without a region" in curve.ending:
+        yield (
+            "the build was to stop when no region came, so its end looks quieter than the text is."
+        )
+    if any(f.rows > _FAR * curve.rows[-1] for f in growth.forecasts):
+        yield (
+            f"a forecast beyond {_FAR} times the rows that were read rests on the law, not on data."
+        )
+    if quiet is not None:
+        yield (
+            f"the published rule (one quiet batch of {quiet.documents} documents) would have "
+            f"stopped after {quiet.rows:,} rows with {quiet.regions:,} regions; "
+            f"{quiet.later_regions:,} more came in the {quiet.later_rows:,} rows after it."
+        )
 
 
 def _name(growth: Growth) -> str:
@@ -235,7 +251,17 @@ def _name(growth: Growth) -> str:
 
 
 def _percent(interval: Interval) -> str:
-    return f"{interval.estimate:.3%} ({interval.low:.3%} to {interval.high:.3%})"
+    return f"{_share(interval.estimate)} ({_share(interval.low)} to {_share(interval.high)})"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.3g}%"
+
+
+def _rows_to_target(growth: Growth) -> str:
+    if growth.rows_to_target is None:
+        return "–"
+    return "there" if growth.verdict == "covered" else _count(growth.rows_to_target)
 
 
 def _span(interval: Interval, form: str) -> str:
