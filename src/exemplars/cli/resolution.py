@@ -86,6 +86,10 @@ def resolution(
             help="With --labels: partition its texts themselves at these; repeat.",
         ),
     ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(help="With --labels: permute other labels within the classes of this one."),
+    ] = None,
     every_row: Annotated[
         bool,
         typer.Option("--every-row", help="With --labels: all rows, not the last of each text."),
@@ -150,7 +154,7 @@ def resolution(
             columns = label_column or ["label"]
             told = _distinctions(
                 ordered, asked, reader, labels, columns, column, percentile, every_row,
-                seeds or 5, seed,
+                within, seeds or 5, seed,
             )  # fmt: skip
             results["distinctions"] = told
             said.append(report.distinctions_text(told))
@@ -283,6 +287,7 @@ def _distinctions(
     column: str,
     percentile: Sequence[float] | None,
     every_row: bool,
+    within: str | None,
     seeds: int,
     seed: int,
 ) -> Distinctions:
@@ -300,6 +305,6 @@ def _distinctions(
     own: dict[str, Any] = {"percentiles": percentile} if percentile else {"dictionaries": ordered}
     with step_bar() as on_step:
         return distinctions(
-            rows.vectors, rows.prompt, by_column, seeds=seeds, seed=seed, site=site,
-            on_step=on_step, **own,
+            rows.vectors, rows.prompt, by_column, within=within, seeds=seeds, seed=seed,
+            site=site, on_step=on_step, **own,
         )  # fmt: skip

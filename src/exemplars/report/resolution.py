@@ -53,7 +53,7 @@ def resolution_text(result: Resolutions, dictionaries: Sequence[Dictionary]) -> 
         parts += [_splits(result.steps[-1], dictionaries[-2], dictionaries[-1])]
         dropped = f"; {result.dropped:,} left out, as a build would" if result.dropped else ""
         parts.append(
-            f"{result.rows:,} rows of {result.documents:,} documents{dropped}. Two thirds are "
+            f"{result.rows:,} rows, documents: {result.documents:,}{dropped}. Two thirds are "
             "evaluated: what is named on one half of them is counted on the other. Nulls, mean of "
             f"{len(result.seeds)} draws: permuted rows keep the regions' sizes; random rows are as "
             "many rows of the other third as exemplars."
@@ -101,8 +101,8 @@ def relatives_text(
         )
         more = f"\n{one.left_out:,} more" if one.left_out else ""
         parts.append(
-            f"{word}, p = {one.percentile:g}, {one.n_regions:,} regions: {one.inside} exemplars "
-            f"lie in it{counts} (by {one.source})\n"
+            f"{word}, p = {one.percentile:g}, {one.n_regions:,} regions; exemplars inside: "
+            f"{one.inside}{counts} (by {one.source})\n"
             + table(
                 ("region", "share", "95 %", "chance", "of its own", "cosine", "", "exemplar"),
                 [_relative_line(r, other) for r in one.relatives],
@@ -181,7 +181,7 @@ def distinctions_text(result: Distinctions) -> str:
     parts.append(
         f"{result.texts:,} texts, {result.rows:,} rows, {of}; {len(result.seeds)} halvings: all "
         "numbers are of the half that chose nothing, chance is the 97.5th percentile of "
-        f"{result.permutations} permutations of the labels (of AMI, purity and named likewise). "
+        f"{result.permutations} permutations of the labels{_within(result)}. "
         "Named: the share of rows whose label is the commonest of their region on the other half. "
         "It cannot conclude that the model uses a distinction, nor that one is absent from the "
         "activations because no region shows it: a probe may still find it."
@@ -471,7 +471,7 @@ def _paths_headline(result: Paths) -> str:
     said = [
         f"{path.hops} hop{'s' * (path.hops != 1)} at p = {path.percentile:g} (pairs as far apart "
         f"{np.mean(path.nulls[PAIRS].hops):.1f}; {_rank(path.hops, path.nulls[PAIRS].hops)})"
-        for path in dict.fromkeys((first, last))
+        for path in (first, last)[: min(len(joined), 2)]
     ]
     return (
         f"Between regions {a} and {b} (p = {result.percentile:g}) the path has "
@@ -531,6 +531,7 @@ def _words(found: Reading) -> str:
 
 def _appears(found: Distinction) -> str:
     name = visible(found.label)
+    name += "" if found.within is None else f", within the classes of {visible(found.within)},"
     if found.appears_at is None:
         return f"{name} appears at no percentile (ARI within chance)."
     score = found.at_chosen
@@ -541,6 +542,13 @@ def _appears(found: Distinction) -> str:
         f"chosen on half of the texts: ARI {score.estimate:.2f} on the other ({score.low:.2f} to "
         f"{score.high:.2f}; permuted labels up to {score.null_high:.2f})."
     )
+
+
+def _within(result: Distinctions) -> str:
+    if result.within is None:
+        return ""
+    name = visible(result.within)
+    return f", those of other labels within the classes of {name}: what they add to it"
 
 
 def _ari(score: Score) -> tuple[str, str, str]:
