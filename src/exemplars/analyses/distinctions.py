@@ -272,10 +272,14 @@ def pair_ladder(
     agree = [tuple(name for k, name in enumerate(names) if g >> k & 1) for g in there]
     comparisons = []
     for i, j in itertools.combinations(range(len(there)), 2):
-        low, high = np.nanquantile(drawn[:, i, j], [0.025, 0.975])
-        null = np.nanquantile(dealt[:, i, j], [0.025, 0.975])
+        low, high, null_low, null_high = (
+            float(value)
+            for of in (drawn, dealt)
+            for value in np.nanquantile(of[:, i, j], [0.025, 0.975])
+        )
+        probability = float(mine[i, j])
         comparisons.append(
-            Comparison(agree[i], agree[j], float(mine[i, j]), float(low), float(high), *null)
+            Comparison(agree[i], agree[j], probability, low, high, null_low, null_high)
         )
     return PairLadder(
         tuple(
@@ -294,8 +298,9 @@ def indexes(regions: Int64, labels: Int64) -> dict[str, Float64]:
         labels: (Q, n) from 0.
 
     Returns:
-        (Q,) each: "ARI" (0 where both are of one class), "information" in nats, "entropy" (the
-        mean of the entropies of regions and labels), "purity".
+        (Q,) each: "ARI" (0 where it is not defined: both of one class, or all apart),
+        "information" in nats, "entropy" (the mean of the entropies of regions and labels),
+        "purity".
     """
     n_rows, n_labels = len(regions), int(labels.max(initial=0)) + 1
     _, regions = np.unique(regions, return_inverse=True)

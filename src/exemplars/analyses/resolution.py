@@ -198,8 +198,8 @@ def coarse_to_fine(dictionaries: Sequence[Dictionary], least: int = 2) -> tuple[
     """
     if len(dictionaries) < least:
         raise ValueError(
-            f"{len(dictionaries)} dictionaries were given, expected {least} or more; build them in "
-            "one pass with several percentiles"
+            f"dictionaries given: {len(dictionaries)}, expected {least} or more; build them in one "
+            "pass with several percentiles"
         )
     ordered = sorted(dictionaries, key=lambda d: -d.threshold)
     first = ordered[0]
