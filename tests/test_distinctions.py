@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
 from exemplars.analyses.distinctions import INDEXES, distinctions, indexes, pair_ladder
+from exemplars.analyses.tasks import read_label_columns
+from exemplars.errors import SourceError
+from labelled_build import write
 from resolutions import N_COARSE, N_FINE, clouds, noise, planted_ladder
 
 PERCENTILES = (40.0, 28.0, 9.0, 1.0)
@@ -248,3 +251,21 @@ def test_few_texts_are_refused():
         distinctions(noise(4), np.arange(4), {"a": list("xyxy")}, percentiles=[10])
     with pytest.raises(ValueError, match="there are 0 texts"):
         distinctions(noise(0), np.arange(0), {"a": []}, percentiles=[10])
+
+
+def test_several_label_columns_are_read_of_one_file(tmp_path):
+    rows = [{"text": f"t{k}", "x": k % 2, "y": "ab"[k // 3 % 2], "z": "" if k == 4 else "z"}
+            for k in range(9)]  # fmt: skip
+    path = write(tmp_path / "labels.csv", [*rows, rows[0]])
+    texts, labels = read_label_columns(path, ["x", "y", "x"])
+    assert texts == [f"t{k}" for k in range(9)]
+    assert labels == {"x": [str(k % 2) for k in range(9)], "y": list("aaabbbaaa")}
+    with pytest.raises(SourceError, match="without a label"):
+        read_label_columns(path, ["x", "z"])
+    with pytest.raises(SourceError, match="no column 'w'"):
+        read_label_columns(path, ["w"])
+    with pytest.raises(ValueError, match="no label column"):
+        read_label_columns(path, [])
+    twice = write(tmp_path / "twice.csv", [*rows, {**rows[0], "y": "b"}])
+    with pytest.raises(ValueError, match="give each text one label"):
+        read_label_columns(twice, ["x", "y"])
