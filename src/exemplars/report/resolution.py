@@ -12,7 +12,7 @@ from exemplars.analyses.distinctions import INDEXES, Distinction, Distinctions, 
 from exemplars.analyses.paths import Chance, Paths, Reading, RegionPath, reading
 from exemplars.analyses.relatives import Relative, Relatives
 from exemplars.analyses.resolution import LABELS, Level, Resolutions, Share, Step
-from exemplars.figures import COLORS, QUIET, drawing
+from exemplars.figures import COLORS, GRID, INK, QUIET, drawing
 from exemplars.report.text import table, visible
 
 if TYPE_CHECKING:
@@ -219,9 +219,12 @@ def resolution_figure(result: Resolutions) -> Figure:
         axes[0].set_xlabel("percentile p (small: many regions)")
         axes[1].set_xlabel("step")
         axes[1].set_ylim(0, 1)
-        for axis in axes:
-            if axis.get_legend_handles_labels()[0]:
-                axis.legend(fontsize=7)
+        if result.rows:
+            for axis in axes:
+                axis.plot([], [], ":", color=COLORS[0], linewidth=1, label="random rows")
+            axes[1].plot([], [], ":", color=QUIET, linewidth=1, label="permuted rows")
+            axes[0].legend(fontsize=7)
+        axes[1].legend(fontsize=7)
     return figure
 
 
@@ -231,25 +234,21 @@ def relatives_figure(dictionary: Dictionary, region: int, found: Sequence[Relati
     Raises:
         ImportError: matplotlib is not installed.
     """
-    with drawing(7.2, 0.9 + 0.55 * (len(found) + 1)) as (figure, axes):
-        axes.barh(0, 1, color=QUIET)
-        axes.text(0.5, 0, f"region {region}", ha="center", va="center", fontsize=7, color="white")
-        names = [f"p = {dictionary.percentile:g}"]
-        for line, one in enumerate(found, 1):
-            left = 0.0
+    lines: list[Relatives | None] = [*found]
+    lines.insert(sum(not one.finer for one in found), None)  # its own, in its place
+    names = []
+    with drawing(7.2, 0.9 + 0.55 * len(lines)) as (figure, axes):
+        for line, one in enumerate(lines):
+            if one is None:
+                names.append(f"p = {dictionary.percentile:g}")
+                _bar(axes, line, 0.0, 1.0, f"region {region}", QUIET)
+                continue
             names.append(f"p = {one.percentile:g}{'' if one.rows else ' (shares unknown)'}")
+            left = 0.0
             for number, relative in enumerate(one.relatives):
                 share = relative.share if one.rows else 1 / len(one.relatives)
-                axes.barh(
-                    line, share, left=left, edgecolor="white",
-                    color=COLORS[number % len(COLORS)] if one.rows else "none",
-                    hatch=None if one.rows else "//", linewidth=0.8,
-                )  # fmt: skip
-                if share > 0.05:
-                    axes.text(
-                        left + share / 2, line, str(relative.region), ha="center", va="center",
-                        fontsize=6.5,
-                    )  # fmt: skip
+                color = COLORS[number % len(COLORS)] if one.rows else GRID
+                _bar(axes, line, left, share, str(relative.region), color)
                 left += share
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
@@ -608,6 +607,14 @@ def _line(axis: Any, at: Sequence[str], shares: Sequence[Share], name: str, colo
     axis.fill_between(
         at, [s.low for s in shares], [s.high for s in shares], color=color, alpha=0.15, linewidth=0
     )
+
+
+def _bar(axis: Any, line: int, left: float, share: float, name: str, color: str) -> None:
+    axis.barh(line, share, left=left, color=color, edgecolor="white", linewidth=0.8)
+    if share > 0.05:
+        ink = "white" if color in (QUIET, COLORS[0], COLORS[1], COLORS[4], COLORS[5]) else INK
+        at = left + share / 2
+        axis.text(at, line, name, ha="center", va="center", fontsize=6.5, color=ink)
 
 
 def _null_line(axis: Any, at: Sequence[str], nulls: Sequence[Sequence[float]], color: str) -> None:
