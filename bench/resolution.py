@@ -33,9 +33,9 @@ BUILD_ROWS, HELD_ROWS = 40_000, 30_000
 SITES = (activations.SMOLLM2, activations.GEMMA)
 COLORS = ("red", "blue", "yellow")
 TOY_SITES = (
-    (activations.SMOLLM2, (3, 9, 15, 21, 27)),
-    (activations.QWEN, (3, 9, 15, 21)),
-    (activations.GEMMA, (3, 6, 9, 12, 15)),
+    (activations.SMOLLM2, (0, 3, 9, 15, 21, 27)),
+    (activations.QWEN, (0, 3, 9, 15, 21)),
+    (activations.GEMMA, (0, 3, 6, 9, 12, 15)),
 )
 TOY_PERCENTILES = (55, 40, 30, 25, 22, 20, 18, 16, 14, 12, 10, 5, 2, 1)
 TOY_SEEDS = 3
@@ -214,9 +214,9 @@ def toy_texts(seed: int) -> tuple[list[str], dict[str, list[str]]]:
     return texts, labels
 
 
-def toy(models: Path, cache: Path) -> None:
+def toy(models: Path, cache: Path, only: Sequence[int] = ()) -> None:
     for source, layers in TOY_SITES:
-        sites = [f"resid_post.{layer}" for layer in layers]
+        sites = [f"resid_post.{layer}" for layer in layers if not only or layer in only]
         model = activations.load_model(source, models)
         for seed in range(TOY_SEEDS):
             texts, labels = toy_texts(seed)
@@ -326,7 +326,13 @@ def rounded(value):
     return value
 
 
-STUDIES = {"nesting": nesting, "paths": paths, "kept": kept, "toy": toy, "speed": speed}
+STUDIES: dict[str, Callable[..., None]] = {
+    "nesting": nesting,
+    "paths": paths,
+    "kept": kept,
+    "toy": toy,
+    "speed": speed,
+}
 
 
 def main() -> None:
@@ -335,9 +341,11 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=home / "models")
     parser.add_argument("--cache", type=Path, default=home / "bench/resolution")
     parser.add_argument("--study", action="append", choices=list(STUDIES))
+    parser.add_argument("--layer", type=int, action="append", help="of the toy; default: all")
     options = parser.parse_args()
     for name in options.study or STUDIES:
-        STUDIES[name](options.models, options.cache)
+        more = {"only": options.layer} if name == "toy" and options.layer else {}
+        STUDIES[name](options.models, options.cache, **more)
 
 
 if __name__ == "__main__":
