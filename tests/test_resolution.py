@@ -223,11 +223,13 @@ def test_the_first_row_founds_a_region_at_every_resolution():
         assert dictionary.exemplar_rows[0] == 0
 
 
-@pytest.mark.parametrize("n_documents", [1, 2, 3])
+@pytest.mark.parametrize("n_documents", [1, 2, 11, 12])
 def test_few_documents_are_cut_into_runs(planted, n_documents):
     vectors, _, fine = clouds(300, seed=4)
     found = compare_resolutions(planted, rows_of(vectors, planted[0], fine, n_documents))
-    assert found.documents == n_documents
+    assert (found.documents, found.runs) == (n_documents, n_documents < 12)
+    share = found.levels[0].named["token"]
+    assert share.low < share.estimate < share.high
     assert found.steps[0].nested.estimate == 1.0
 
 

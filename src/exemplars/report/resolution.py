@@ -52,8 +52,13 @@ def resolution_text(result: Resolutions, dictionaries: Sequence[Dictionary]) -> 
     if result.rows:
         parts += [_splits(result.steps[-1], dictionaries[-2], dictionaries[-1])]
         dropped = f"; {result.dropped:,} left out, as a build would" if result.dropped else ""
+        few = (
+            " (too few: runs of rows stand for them, and intervals are too narrow)"
+            if result.runs
+            else ""
+        )
         parts.append(
-            f"{result.rows:,} rows, documents: {result.documents:,}{dropped}. Two thirds are "
+            f"{result.rows:,} rows, documents: {result.documents:,}{few}{dropped}. Two thirds are "
             "evaluated: what is named on one half of them is counted on the other. Nulls, mean of "
             f"{len(result.seeds)} draws: permuted rows keep the regions' sizes; random rows are as "
             "many rows of the other third as exemplars."
