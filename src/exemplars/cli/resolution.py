@@ -25,7 +25,7 @@ from exemplars.cli.options import (
     open_dictionary,
     texts_of,
 )
-from exemplars.cli.site_rows import kept_batches, read_batches
+from exemplars.cli.site_rows import kept_batches
 from exemplars.cli.terminal import interruptible, print_result, say, step_bar
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def resolution(
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option("--text", help="What the model reads at every resolution; best held out."),
+        typer.Option(
+            "--text", help="What the model reads, a stretch of each document; best held out."
+        ),
     ] = None,
     activations: Annotated[
         Path | None, typer.Option(help="Kept activations, in place of --text and a model.")
@@ -117,6 +119,7 @@ def resolution(
 ) -> None:
     """What finer regions of one site show that coarser ones do not, with nulls."""
     from exemplars import figures
+    from exemplars.analyses.stream import read_stretches
     from exemplars.analyses.tasks import read_label_columns
 
     _check(region, path, labels, figure, percentile, text, activations)
@@ -130,8 +133,9 @@ def resolution(
             reader = model_of(asked, model, device, dtype, allow_mismatch)
         shared = None
         if text is not None:
-            source = texts_of(text, column, split).shuffled(seed)
-            shared = _shared(asked, read_batches(asked, reader, source), rows)
+            assert reader is not None
+            source = read_stretches(asked, reader, texts_of(text, column, split), seed)
+            shared = _shared(asked, source, rows)
         elif activations is not None:
             shared = _shared(asked, kept_batches(asked, activations, allow_mismatch), rows)
         if region is not None:
