@@ -313,3 +313,173 @@ def figure(rows: list[dict]) -> None:
         axes[0].set_ylabel("ARI on the other half")
         axes[0].legend(fontsize=7, loc="lower left")
         save_figure(drawn, FIGURE)
+
+
+def span(values: list[float], places: int = 2) -> str:
+    """The least and the largest of some numbers."""
+    low, high = f"{min(values):.{places}f}", f"{max(values):.{places}f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def probabilities(rows: list[dict], nearer: tuple, farther: tuple) -> list[float]:
+    return [float(found) for row in rows if (found := ladder([row], nearer, farther)) != "–"]
+
+
+def at_chosen(rows: list[dict], label: str) -> list[float]:
+    return [
+        d["at_chosen"]["estimate"] for r in rows for d in r["distinctions"] if d["label"] == label
+    ]
+
+
+def colours(rows: list[dict]) -> str:
+    sites = dict.fromkeys((r["model"], r["site"]) for r in rows)
+    above = [r for r in rows if r["site"] != "resid_post.0"]
+    first = [d for r in rows for d in r["distinctions"] if d["label"] == "first"]
+    appears = [d["appears_at"] for d in first if d["appears_at"] is not None]
+    given = [d["at_chosen"]["null_high"] for d in first]
+    both, final = ("final", "first"), ("final",)
+    return f"""## The ordered colours
+
+Prompts "{{n}} ({{first}}) {{final}}": a number below 100 and an ordered pair of red, blue, yellow; 50 prompts for each of the six
+pairs, read at the final position, which is the final colour's token. Partitions are of 150 prompts, in their own
+calibration (one block), in five halvings for each of three draws of the numbers; everything shown is of the other 150.
+The first colour is never the final one, so regions of the final colour alone tell something of the first: labels other
+than the final colour are permuted within its classes, and *given final* is the 97.5th percentile of that.
+
+{toy(rows)}
+
+*In short.* At all {len(sites)} sites the final colour is three regions at a coarse resolution (ARI {span(at_chosen(rows, "final"))} on the other
+half). The first colour, which nothing at this position spells, appears beyond it from p = {span(appears, 0)} down, in {len(appears)} of {len(first)} runs
+(ARI {span(at_chosen(above, "first"))} where chosen, above layer 0; the final colour alone gives up to {span(given)}), and both together are
+regions with ARI {span(at_chosen(above, "condition"))}. The ladder of distances holds at every site: a pair that agrees in both is nearer than one
+that agrees in the final colour alone with probability {span(probabilities(rows, both, final))}, and that one is nearer than a pair with another
+final colour with {span([*probabilities(rows, final, ("first",)), *probabilities(rows, final, ())])} (permuted labels .49 to .51). So a large p gives the final colour only and a
+small p the background colour too, as the paper finds for Gemma-2-2b at layer 12. A small p goes on dividing what no
+label names: at p = 1 each region is pure, and there are many to a colour.
+
+Percentiles are relative. At layer 0 the first colour appears at the same p as later, at a θ {theta_ratio(rows)} times smaller: that it is told by
+regions of these prompts' own partition does not say that a dictionary of general text, with its larger θ, tells it.
+
+{figure_line()}
+
+All percentiles of SmolLM2-135M-Instruct at layer 15, mean of the draws:
+
+{rungs(rows, "SmolLM2-135M-Instruct", "resid_post.15")}
+"""
+
+
+def theta_ratio(rows: list[dict]) -> str:
+    """θ at the percentile where the first colour appears, at SmolLM2's layer 15 over its layer 0."""
+    found = {}
+    for site in ("resid_post.0", "resid_post.15"):
+        mine = [r for r in rows if (r["model"], r["site"]) == (SHOWN[0], site)]
+        thetas = []
+        for row in mine:
+            one = next(d for d in row["distinctions"] if d["label"] == "first")
+            thetas += [
+                s["threshold"] for s in one["separations"] if s["percentile"] == one["appears_at"]
+            ]
+        found[site] = np.mean(thetas) if thetas else np.nan
+    return f"{found['resid_post.15'] / found['resid_post.0']:.0f}"
+
+
+def figure_line() -> str:
+    return f"![ARI of final colour, first colour, and both against the percentile](figures/{FIGURE.name}.png)"
+
+
+def nests(rows: list[dict]) -> str:
+    lines = []
+    for row in rows:
+        nested = [s["nested"] for s in row["steps"]]
+        random = [np.mean(n["nulls"][RANDOM]) for n in nested if n["nulls"][RANDOM]]
+        tokens = [(x["named"]["token"], np.mean(x["named"]["token"]["nulls"][RANDOM]))
+                  for x in row["levels"] if x["named"]["token"]["nulls"][RANDOM]]  # fmt: skip
+        shared = [s["shared_exemplars"] for s in row["steps"]]
+        lines.append(
+            f"*{row['model']}.* In a step, {span([100 * n['estimate'] for n in nested], 0)} % of rows lie in the coarser "
+            f"region that their finer one mostly lies in; with random rows in the place of the finer exemplars it is "
+            f"{span([100 * r for r in random], 0)} %. Of the coarser exemplars {span([100 * s for s in shared], 0)} % are exemplars of the "
+            f"next finer dictionary. What is told grows with the number of regions: the token from "
+            f"{100 * tokens[0][0]['estimate']:.0f} to {100 * row['levels'][-1]['named']['token']['estimate']:.0f} %, less that of as many random rows "
+            f"{span([100 * (t['estimate'] - r) for t, r in tokens], 1)} points."
+        )
+    return "\n\n".join(lines)
+
+
+def conditions(rows: list[dict]) -> str:
+    dates = sorted({(r["date"], r["commit"]) for r in rows})
+    commits = ", ".join(dict.fromkeys(c for _, c in dates))
+    return f"*{dates[-1][0]}, commits {commits}, {rows[0]['machine']}; `bench/resolution.py`, tables by `bench/resolution_page.py`.*"
+
+
+def speed() -> str:
+    found = newest("speed")
+    if not found:
+        return ""
+    row = found[0]
+    fine, coarse, width = row["shape"]
+    said = ", ".join(
+        f"{name} {median * 1000:.0f} ms (slowest of 20: {most * 1000:.0f})"
+        for name, (median, most) in row["seconds"].items()
+    )
+    return f"""## How fast
+
+One region's relatives among {fine:,} and {coarse:,} regions of width {width}: {said}. From exemplars alone unless it says rows, of
+which there were {row["rows"]:,}. The coarser holder of all {fine:,} exemplars takes {row["holders_of_all_s"]:.1f} s.
+"""
+
+
+def page() -> str:
+    every = [row for study in ("nesting", "paths", "kept", "toy", "speed") for row in newest(study)]
+    nesting_rows = newest("nesting")
+    return "\n".join(
+        [
+            HEAD,
+            conditions(every),
+            "",
+            NESTING,
+            nests(nesting_rows),
+            "",
+            *(nesting(row) for row in nesting_rows),
+            PATHS,
+            paths(newest("paths")),
+            "",
+            KEPT,
+            kept(newest("kept")),
+            "",
+            colours(newest("toy")),
+            speed(),
+        ]
+    )
+
+
+NESTING = """## Do resolutions nest, and what do they tell?
+
+Dictionaries of State of the Union addresses (a stretch of 1,100 characters of each kept address) at five percentiles of one
+pass; the rows are of a stretch of each held-out address. *token, previous, next*: rows whose token (the one before, the one
+after) is the commonest of their region; *random* and *perm.* are the nulls. *exemplars shared*: coarser exemplars that
+founded a finer region too, *chance* for a random row. *nested*: rows in the commonest coarser region of their finer one;
+*by exemplar*: rows in the coarser region that their finer region's exemplar lies in. Bits are plug-in entropies: *added*
+is H(finer | coarser), *lost* is H(coarser | finer), which is 0 where partitions nest; intervals are over addresses.
+"""
+
+PATHS = """## Paths
+
+Forty pairs of regions that are joined at p = 16 (*joined*), and forty random pairs of p = 16, decoded at every resolution;
+3 neighbours, fewest hops. Differences are paired, with 95 % intervals over the pairs; bold ones exclude 0. A random pair
+less pairs as far apart must be about 0: it is the check of that null. *shared kept*: of the neighbours that both share at
+p = 16, those that lie in shared neighbours at this p.
+"""
+
+KEPT = """## What the dictionaries know without text
+
+Each coarse region with 30 rows or more: the share of its rows in the finer region where most of its sampled members lie,
+by the sampled members that the finer dictionary keeps, against the share among all rows of the build, assigned to the
+finished dictionaries. (Members joined while streaming and may have a nearer exemplar since, so the two differ beyond
+sampling.)
+"""
+
+
+if __name__ == "__main__":
+    figure(newest("toy"))
+    PAGE.write_text(page(), encoding="utf-8")
