@@ -26,9 +26,12 @@ from exemplars.analyses import paths as ways
 from exemplars.analyses import relatives as kin
 from exemplars.analyses import resolution as study
 from exemplars.analyses.prompts import read_prompts
-from exemplars.lens import lens_table
 
-PERCENTILES = (1.0, 2.0, 4.0, 8.0, 16.0)
+PERCENTILES = {
+    activations.SMOLLM2.title: (1.0, 2.0, 4.0, 8.0, 16.0),
+    activations.GEMMA.title: (8.0, 16.0, 32.0),
+}
+"""Gemma's activations lie farther apart: at p = 1 it has 15,271 regions of 40,000 rows."""
 STRETCH = {"build": 1_100, "held": 2_000}
 """Characters of each address that are read, so that the rows are of all of them: about 40,000 rows
 to build from, and 30,000 to compare with."""
@@ -69,17 +72,13 @@ def stretches(part: str) -> list[str]:
 
 
 def dictionaries(source: activations.Source, models: Path, cache: Path) -> list[Path]:
-    """Folders from coarse to fine, each with what its regions read as."""
+    """Folders of one pass."""
     out = cache / f"{source.folder}-{source.site.split('.')[1]}"
-    names = [out / f"{source.site}-p{p:g}" for p in sorted(PERCENTILES, reverse=True)]
+    percentiles = PERCENTILES[source.title]
+    names = [out / f"{source.site}-p{p:g}" for p in percentiles]
     if not all((name / store.MANIFEST).exists() for name in names):
-        built = ex.build(
-            None, source.site, shards(source, "build", models, cache), PERCENTILES, rows=None,
-            out=out, overwrite=True,
-        )  # fmt: skip
-        model = activations.load_model(source, models)
-        for (site, p), dictionary in built.items():
-            store.save_lens(out / f"{site}-p{p:g}", lens_table(model, dictionary))
+        kept = shards(source, "build", models, cache)
+        ex.build(None, source.site, kept, percentiles, rows=None, out=out, overwrite=True)
     return names
 
 
@@ -115,6 +114,7 @@ def paths(models: Path, cache: Path) -> None:
         edges = np.stack([graph.row, graph.col], axis=1)[graph.row < graph.col]
         random = np.random.default_rng(0)
         every = np.stack(np.triu_indices(len(coarsest), 1), axis=1)
+        graphs = [ways.RegionGraph.of(np.asarray(d.exemplars)) for d in found]
         drawn = {"joined": random.permutation(edges)[:PATH_PAIRS],
                  "random": random.permutation(every)[:PATH_PAIRS]}  # fmt: skip
         for kind, pairs in drawn.items():
@@ -122,8 +122,9 @@ def paths(models: Path, cache: Path) -> None:
             lines: dict[float, list[ways.RegionPath]] = {}
             for seed, (a, b) in enumerate(pairs.tolist()):
                 way = ways.region_paths(
-                    found, coarsest, a, b, directions=rows.directions, pairs=20, draws=1, seed=seed
-                )
+                    found, coarsest, a, b, directions=rows.directions, graphs=graphs, pairs=20,
+                    draws=1, seed=seed,
+                )  # fmt: skip
                 for path in way.paths:
                     lines.setdefault(path.percentile, []).append(path)
             results.write(

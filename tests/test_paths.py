@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import exemplars as ex
-from exemplars.analyses.paths import NULLS, nearest_graph, reading, region_paths
+from exemplars.analyses.paths import NULLS, RegionGraph, nearest_graph, reading, region_paths
 from exemplars.analyses.resolution import assign_directions
 from resolutions import ladder, noise, rows_of
 
@@ -212,6 +212,15 @@ def test_paths_by_means_leave_out_regions_without_members():
 
 def test_the_same_call_gives_the_same_paths(three):
     one, other = (region_paths(three, three[0], 0, 3, pairs=5, seed=2) for _ in range(2))
+    assert one == other
+
+
+def test_graphs_that_are_kept_give_the_same_paths(three):
+    graphs = [RegionGraph.of(np.asarray(d.exemplars), 2) for d in three]
+    one, other = (
+        region_paths(three, three[1], 1, 6, neighbours=2, pairs=4, graphs=given)
+        for given in (graphs, None)
+    )
     assert one == other
 
 
