@@ -90,8 +90,8 @@ def opened(source: activations.Source, models: Path, cache: Path):
     return found, rows
 
 
-def nesting(models: Path, cache: Path) -> None:
-    for source in SITES:
+def nesting(models: Path, cache: Path, sources: Sequence[activations.Source] = SITES) -> None:
+    for source in sources:
         found, rows = opened(source, models, cache)
         start = time.perf_counter()
         result = study.compare_resolutions(found, rows, seeds=5)
@@ -105,9 +105,9 @@ def nesting(models: Path, cache: Path) -> None:
         )  # fmt: skip
 
 
-def paths(models: Path, cache: Path) -> None:
+def paths(models: Path, cache: Path, sources: Sequence[activations.Source] = SITES) -> None:
     """Pairs joined at the coarsest resolution, and random pairs of it, at every finer one."""
-    for source in SITES:
+    for source in sources:
         found, rows = opened(source, models, cache)
         coarsest = found[0]
         graph = ways.nearest_graph(np.asarray(coarsest.exemplars), ways.NEIGHBOURS).tocoo()
@@ -168,9 +168,9 @@ def bootstrapped(values: np.ndarray) -> list[float] | None:
     return [round(float(v), 4) for v in (values.mean(), low, high)]
 
 
-def kept(models: Path, cache: Path) -> None:
+def kept(models: Path, cache: Path, sources: Sequence[activations.Source] = SITES) -> None:
     """Shares by the members that dictionaries keep, beside those of all rows of the build."""
-    for source in SITES:
+    for source in sources:
         found, _ = opened(source, models, cache)
         build = shards(source, "build", models, cache)
         batches = (b[0] for b, *_ in build.windows([source.site]))
@@ -354,9 +354,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=home / "bench/resolution")
     parser.add_argument("--study", action="append", choices=list(STUDIES))
     parser.add_argument("--layer", type=int, action="append", help="of the toy; default: all")
+    parser.add_argument("--model", choices=[s.folder for s in SITES], help="default: both")
     options = parser.parse_args()
+    sources = [s for s in SITES if options.model in (None, s.folder)]
     for name in options.study or STUDIES:
-        more = {"only": options.layer} if name == "toy" and options.layer else {}
+        more: dict[str, object] = {}
+        if name == "toy":
+            more = {"only": options.layer or ()}
+        elif name != "speed":
+            more = {"sources": sources}
         STUDIES[name](options.models, options.cache, **more)
 
 
