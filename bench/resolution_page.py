@@ -326,7 +326,7 @@ def figure(rows: list[dict]) -> None:
             axis.tick_params(axis="x", labelsize=6)
             axis.set_xlabel("percentile p")
         axes[0].set_ylabel("ARI on the other half")
-        axes[0].legend(fontsize=7, loc="lower left")
+        axes[0].legend(fontsize=6.5, loc="upper right")
         save_figure(drawn, FIGURE)
 
 
