@@ -296,6 +296,9 @@ def test_reading_one_region_leaves_the_others_on_disk(tmp_path, monkeypatch):
         assert contexts.region(region) == held.region(region)
     assert contexts.region(1000) == contexts.region(-1) == []
     assert contexts.table().equals(table)
+    some = ("row", "name", "sample_rank")
+    for place in (contexts, held):
+        assert place.table(some).equals(table.select(list(some)))
 
 
 def big_contexts(n: int, k: int):

@@ -151,3 +151,28 @@ def test_what_is_not_there_is_said(model, folder, dictionary, tmp_path, monkeypa
         stream_rows(nowhere, model, 10, texts=ex.texts(folder))
     with pytest.raises(SourceError, match="have no rows; give the texts"):
         stream_rows(dictionary, model, 10, texts=ex.texts(["", ""]))
+
+
+def test_stretches_of_short_documents_are_all_rows_in_another_order(model, folder, dictionary):
+    texts = ex.texts(folder)
+    batches = list(stream.read_stretches(dictionary, model, texts, seed=3))
+    document = np.concatenate([batch.document for batch in batches])
+    assert (np.diff(document) >= 0).all()
+    full = [d.content for d in texts.shuffled(3)]
+    assert document.max() < len(full) == 60
+    plain = [batch for (batch,) in read_activations(model, SITE, ex.texts(full), TOKENIZATION)]
+    for name in ("document", "position", "token"):
+        expected = np.concatenate([getattr(batch, name) for batch in plain])
+        assert np.array_equal(np.concatenate([getattr(b, name) for b in batches]), expected)
+
+
+def test_of_a_long_document_a_stretch_is_read(model, dictionary):
+    texts = ex.texts(["the other sea " * 400, "salt"])
+    (batches,) = {
+        tuple(b.token.tobytes() for b in stream.read_stretches(dictionary, model, texts, 1))
+        for _ in range(2)
+    }
+    rows = sum(len(np.frombuffer(b, np.int64)) for b in batches)
+    assert 20 < rows <= SIZE + 4
+    with pytest.raises(ValueError, match="which site"):
+        list(stream.read_stretches(replace(dictionary, provenance={}), model, texts))

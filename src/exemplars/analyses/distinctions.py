@@ -71,6 +71,8 @@ class Distinction:
     """One label, from coarse to fine."""
 
     label: str
+    within: str | None
+    """The label whose classes its permutations kept."""
     classes: Mapping[str, int]
     """Texts of each."""
     separations: tuple[Separation, ...]
@@ -132,6 +134,7 @@ class Distinctions:
     """From coarse to fine."""
     seeds: tuple[int, ...]
     permutations: int
+    within: str | None
     distinctions: tuple[Distinction, ...]
     ladder: PairLadder | None
     """Of one row for each text; None of several."""
@@ -146,6 +149,7 @@ def distinctions(
     percentiles: Sequence[float] | None = None,
     seeds: int = 5,
     permutations: int = 200,
+    within: str | None = None,
     seed: int = 0,
     site: str | None = None,
     on_step: OnStep | None = None,
@@ -161,16 +165,20 @@ def distinctions(
             the calibration, and the half's texts in an order of the seed.
         seeds: Halves, and orders.
         permutations: Of the labels.
+        within: A label; the others are permuted within its classes, so that chance is what this
+            label gives already. None: all are permuted freely.
         seed: The first; of the permutations too.
         site: Where the vectors are of.
         on_step: Told how many seeds are done.
 
     Raises:
-        ValueError: Dictionaries and percentiles both or neither, fewer than 8 texts, a label with
-            one class, or as many classes as texts.
+        ValueError: Dictionaries and percentiles both or neither, fewer than 8 texts, no label
+            `within`, or a label with one class or as many classes as texts.
     """
     n_texts = int(text_of_row.max()) + 1 if len(text_of_row) else 0
     _check(n_texts, labels, dictionaries, percentiles, seeds, permutations)
+    if within is not None and within not in labels:
+        raise ValueError(f"there is no label {within!r}; the labels are {', '.join(labels)}")
     told = on_step or (lambda what, done, total: None)
     draws = tuple(range(seed, seed + seeds))
     fixed = None if dictionaries is None else [d.assign(vectors)[0] for d in dictionaries]
@@ -180,13 +188,16 @@ def distinctions(
     else:
         ladder = tuple(sorted({float(p) for p in percentiles or ()}, reverse=True))
         center = calibrate(vectors, ladder, norm_multiple=_NORM_MULTIPLE).center
-    orders = [np.random.default_rng([0xA51E, seed, n]).permutation(n_texts) for n in
-              range(permutations)]  # fmt: skip
     codes = {
         name: np.unique(np.asarray(values, str), return_inverse=True)[1]
         for name, values in labels.items()
     }
-    dealt = {name: np.stack([c, *(c[o] for o in orders)]) for name, c in codes.items()}
+    dealt = {
+        name: _dealt(
+            code, None if name == within or within is None else codes[within], permutations, seed
+        )
+        for name, code in codes.items()
+    }
     sides: list[_Sides] = []
     for number, draw in enumerate(draws):
         told("halves", number, len(draws))
@@ -208,8 +219,16 @@ def distinctions(
         percentiles=ladder,
         seeds=draws,
         permutations=permutations,
+        within=within,
         distinctions=tuple(
-            _distinction(name, labels[name], dealt[name][:, text_of_row], sides, ladder)
+            _distinction(
+                name,
+                None if name == within else within,
+                labels[name],
+                dealt[name][:, text_of_row],
+                sides,
+                ladder,
+            )
             for name in labels
         ),
         ladder=pair_ladder(directions, labels, permutations, seed)
@@ -253,10 +272,14 @@ def pair_ladder(
     agree = [tuple(name for k, name in enumerate(names) if g >> k & 1) for g in there]
     comparisons = []
     for i, j in itertools.combinations(range(len(there)), 2):
-        low, high = np.nanquantile(drawn[:, i, j], [0.025, 0.975])
-        null = np.nanquantile(dealt[:, i, j], [0.025, 0.975])
+        low, high, null_low, null_high = (
+            float(value)
+            for of in (drawn, dealt)
+            for value in np.nanquantile(of[:, i, j], [0.025, 0.975])
+        )
+        probability = float(mine[i, j])
         comparisons.append(
-            Comparison(agree[i], agree[j], float(mine[i, j]), float(low), float(high), *null)
+            Comparison(agree[i], agree[j], probability, low, high, null_low, null_high)
         )
     return PairLadder(
         tuple(
@@ -275,8 +298,9 @@ def indexes(regions: Int64, labels: Int64) -> dict[str, Float64]:
         labels: (Q, n) from 0.
 
     Returns:
-        (Q,) each: "ARI" (0 where both are of one class), "information" in nats, "entropy" (the
-        mean of the entropies of regions and labels), "purity".
+        (Q,) each: "ARI" (0 where it is not defined: both of one class, or all apart),
+        "information" in nats, "entropy" (the mean of the entropies of regions and labels),
+        "purity".
     """
     n_rows, n_labels = len(regions), int(labels.max(initial=0)) + 1
     _, regions = np.unique(regions, return_inverse=True)
@@ -328,8 +352,25 @@ def _own_regions(
     return [d.assign(vectors)[0] for d in made], [d.threshold for d in made]
 
 
+def _dealt(codes: Int64, groups: Int64 | None, permutations: int, seed: int) -> Int64:
+    """(1 + Q, T) labels as they are, and permuted over the texts, or within groups of texts."""
+    found = [codes]
+    for number in range(permutations):
+        order = np.random.default_rng([0xA51E, seed, number]).permutation(len(codes))
+        if groups is None:
+            found.append(codes[order])
+            continue
+        mixed = np.empty_like(codes)  # the k-th text of a group gets the k-th of its mixed texts
+        mixed[np.argsort(groups, kind="stable")] = codes[order][
+            np.argsort(groups[order], kind="stable")
+        ]
+        found.append(mixed)
+    return np.stack(found)
+
+
 def _distinction(
     name: str,
+    within: str | None,
     labels: Sequence[str],
     dealt: Int64,
     sides: Sequence[_Sides],
@@ -356,6 +397,7 @@ def _distinction(
     classes, counts = np.unique(np.asarray(labels, str), return_counts=True)
     return Distinction(
         label=name,
+        within=within,
         classes={str(c): int(n) for c, n in zip(classes, counts, strict=True)},
         separations=separations,
         appears_at=passed[0] if passed else None,

@@ -111,6 +111,7 @@ def region_paths(
     weighted: bool = False,
     directions: Float32 | None = None,
     lenses: Sequence[Any] | None = None,
+    graphs: Sequence[RegionGraph] | None = None,
     pairs: int = 100,
     draws: int = 5,
     seed: int = 0,
@@ -128,6 +129,8 @@ def region_paths(
         weighted: Shortest by the sum of angles, in place of hops (of equal hops, by angles).
         directions: (N, D) rows of the stream, for the null of random rows.
         lenses: What `store.load_lens` gives of each dictionary.
+        graphs: `RegionGraph.of` each dictionary's basis, where several paths are asked for; of
+            these very `neighbours` and `weighted`.
         pairs: Random pairs of the first null.
         draws: Of the second.
         seed: Of both.
@@ -142,12 +145,16 @@ def region_paths(
     if asked[0] == asked[1]:
         raise ValueError(f"a path from region {a} to itself was asked for; give two regions")
     between, _ = dictionary.shared_neighbours(asked[0], asked[1], basis=basis)
-    given = lenses if lenses is not None else [None] * len(dictionaries)
+    lenses = lenses if lenses is not None else [None] * len(dictionaries)
     found = []
-    for number, (other, lens) in enumerate(zip(dictionaries, given, strict=True)):
+    for number, (other, lens) in enumerate(zip(dictionaries, lenses, strict=True)):
         exemplars = np.asarray(dictionary.exemplars[list(asked)])
         ends = tuple(assign_directions(other, exemplars).tolist())
-        view = _Graph.of(np.asarray(other.basis(basis)), neighbours, weighted)
+        view = (
+            RegionGraph.of(np.asarray(other.basis(basis)), neighbours, weighted)
+            if graphs is None
+            else graphs[number]
+        )
         random = np.random.default_rng([seed, number])
         nulls = {NULLS[0]: _far_pairs(view, ends, pairs, random)}
         if directions is not None and len(directions) >= len(other):
@@ -203,7 +210,7 @@ def nearest_graph(points: Float32, neighbours: int) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class _Graph:
+class RegionGraph:
     """Points, their graph, and the lengths that a shortest path minimises."""
 
     points: Float32
@@ -213,7 +220,10 @@ class _Graph:
     weighted: bool
 
     @classmethod
-    def of(cls, points: Float32, neighbours: int, weighted: bool) -> _Graph:
+    def of(
+        cls, points: Float32, neighbours: int = NEIGHBOURS, weighted: bool = False
+    ) -> RegionGraph:
+        """The graph of unit directions (K, D); a direction that is NaN is joined to nothing."""
         angles = nearest_graph(points, neighbours)
         lengths = angles.copy()
         if not weighted:  # hops; a path has fewer than K, so angles decide between equal ones
@@ -264,7 +274,9 @@ def _shared(to_a: Float32, to_b: Float32, a: int, b: int) -> Int64:
     return found[np.argsort((to_a + to_b)[found], kind="stable")]
 
 
-def _far_pairs(view: _Graph, ends: tuple[int, ...], n: int, random: np.random.Generator) -> Chance:
+def _far_pairs(
+    view: RegionGraph, ends: tuple[int, ...], n: int, random: np.random.Generator
+) -> Chance:
     """Paths from random points to the ones about as far from them as the ends are apart."""
     hops, stretch, shared, unjoined = [], [], [], 0
     direct = view.distances(ends[0])[ends[1]]
@@ -285,14 +297,14 @@ def _far_pairs(view: _Graph, ends: tuple[int, ...], n: int, random: np.random.Ge
 
 
 def _through_rows(
-    view: _Graph, ends: tuple[int, ...], rows: Float32, draws: int, random: np.random.Generator
+    view: RegionGraph, ends: tuple[int, ...], rows: Float32, draws: int, random: np.random.Generator
 ) -> Chance:
     """The path between the same ends with random rows in the place of all other points."""
     hops, stretch, shared, unjoined = [], [], [], 0
     for _ in range(draws if ends[0] != ends[1] else 0):
         points = rows[random.permutation(len(rows))[: len(view.points)]].copy()
         points[:2] = view.points[list(ends)]
-        other = _Graph.of(points, view.neighbours, view.weighted)
+        other = RegionGraph.of(points, view.neighbours, view.weighted)
         path = other.walk(other.from_one(0)[1], 0, 1)
         shared.append(len(_shared(other.distances(0), other.distances(1), 0, 1)))
         unjoined += not path
@@ -308,7 +320,7 @@ def _path(
     between: Int64,
     other: Dictionary,
     ends: tuple[int, ...],
-    view: _Graph,
+    view: RegionGraph,
     nulls: Mapping[str, Chance],
     lens: Any,
 ) -> RegionPath:

@@ -40,6 +40,8 @@ _NEAR = 64
 _DRAWS = 1000
 _POOL = 3
 """One document in so many gives the random rows that stand for exemplars, and is not evaluated."""
+_FEWEST, _RUNS = 12, 30
+"""With fewer documents than this, so many runs of rows stand for them."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Resolutions:
     rows: int
     """That were assigned at every resolution; 0 where the dictionaries alone were looked at."""
     documents: int
+    runs: bool
+    """Whether runs of rows stand for documents, which are too few."""
     dropped: int
     """Rows left out, as the build would have."""
     seeds: tuple[int, ...]
@@ -198,8 +202,8 @@ def coarse_to_fine(dictionaries: Sequence[Dictionary], least: int = 2) -> tuple[
     """
     if len(dictionaries) < least:
         raise ValueError(
-            f"{len(dictionaries)} dictionaries were given, expected {least} or more; build them in "
-            "one pass with several percentiles"
+            f"dictionaries given: {len(dictionaries)}, expected {least} or more; build them in one "
+            "pass with several percentiles"
         )
     ordered = sorted(dictionaries, key=lambda d: -d.threshold)
     first = ordered[0]
@@ -236,7 +240,8 @@ def compare_resolutions(
 
     A third of the documents gives the random rows that stand for exemplars in the null; the others
     are evaluated, in two halves: what is named on the one is counted on the other, both ways. Of
-    fewer than three documents, runs of rows stand for documents.
+    fewer than twelve documents, thirty runs of rows stand for documents; intervals are then too
+    narrow, as runs of one document are alike.
 
     Args:
         dictionaries: Two or more of one site and pass.
@@ -255,10 +260,12 @@ def compare_resolutions(
     ordered = coarse_to_fine(dictionaries)
     draws = tuple(range(seed, seed + seeds))
     views = _views(ordered, rows, draws, on_step)
+    documents = 0 if rows is None else len(np.unique(rows.document))
     return Resolutions(
         site=ordered[0].site,
         rows=0 if rows is None else len(rows),
-        documents=0 if rows is None else len(np.unique(rows.document)),
+        documents=documents,
+        runs=0 < documents < _FEWEST,
         dropped=0 if rows is None else rows.dropped,
         seeds=draws,
         levels=tuple(_level(d, views) for d in ordered),
@@ -417,8 +424,8 @@ def _views(
 def _groups(rows: SharedRows) -> Int64:
     """(N,) numbers of the documents; of few, runs of rows stand for them."""
     _, group = np.unique(rows.document, return_inverse=True)
-    if group.max() + 1 < _POOL:
-        group = np.arange(len(rows)) * 30 // len(rows)
+    if group.max() + 1 < _FEWEST:
+        group = np.arange(len(rows)) * _RUNS // len(rows)
         _, group = np.unique(group, return_inverse=True)
     return group.astype(np.int64)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exemplars import corpora
-from exemplars.activations import read_activations
+from exemplars.activations import ActivationBatch, read_activations
 from exemplars.analyses.labelled import OnStep
 from exemplars.building import tokenization_of
 from exemplars.calibration import as_vectors
@@ -66,13 +68,12 @@ def stream_rows(
         raise ValueError("the dictionary does not say which site it is of; build it with a model")
     tokenization = tokenization_of(dictionary)
     random = np.random.default_rng([seed, 0x5EED])
-    size = _STRETCH * tokenization.context_length
-    stretches = (stretch(document.content, size, random) for document in texts.shuffled(seed))
+    found_stretches = stretches(texts.shuffled(seed), tokenization.context_length, random)
     told = on_step or (lambda what, done, total: None)
     told("rows of the stream", 0, n)
     found: list[Float32] = []
     n_rows = n_documents = 0
-    while n_rows < n and (part := list(itertools.islice(stretches, _AT_ONCE))):
+    while n_rows < n and (part := list(itertools.islice(found_stretches, _AT_ONCE))):
         n_documents += len(part)
         for (batch,) in read_activations(model, [site], corpora.texts(part), tokenization):
             vectors = as_vectors(batch.vectors)
@@ -85,6 +86,41 @@ def stream_rows(
     chosen = np.sort(random.permutation(n_rows)[:n])
     source = f"{len(chosen):,} random rows of {n_documents:,} documents of the dictionary's stream"
     return np.concatenate(found)[chosen], source
+
+
+def read_stretches(
+    dictionary: Dictionary, model: Model, texts: Texts, seed: int = 0
+) -> Iterator[ActivationBatch]:
+    """Activations of a random stretch of each document, in a random order, as they are asked for.
+
+    So a few rows are of many documents. A document's number is its place in that order.
+
+    Args:
+        dictionary: Whose site and masks.
+        model: The model it is of.
+        texts: Any.
+        seed: Of the order and the stretches.
+
+    Raises:
+        ValueError: The dictionary does not say which site it is of.
+    """
+    if dictionary.site is None:
+        raise ValueError("the dictionary does not say which site it is of; build it with a model")
+    tokenization = tokenization_of(dictionary)
+    random = np.random.default_rng([seed, 0x5EED])
+    found = stretches(texts.shuffled(seed), tokenization.context_length, random)
+    first = 0
+    while part := list(itertools.islice(found, _AT_ONCE)):
+        batches = read_activations(model, [dictionary.site], corpora.texts(part), tokenization)
+        for (batch,) in batches:
+            yield replace(batch, document=batch.document + first)
+        first += len(part)
+
+
+def stretches(texts: Texts, context_length: int, random: np.random.Generator) -> Iterator[Any]:
+    """A random stretch of each text, some contexts long; short ones and conversations whole."""
+    size = _STRETCH * context_length
+    return (stretch(document.content, size, random) for document in texts)
 
 
 def stretch(content: Any, size: int, random: np.random.Generator) -> Any:

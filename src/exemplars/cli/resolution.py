@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,13 +25,12 @@ from exemplars.cli.options import (
     open_dictionary,
     texts_of,
 )
-from exemplars.cli.reading import kept_batches, read_batches
+from exemplars.cli.reading import kept_batches
 from exemplars.cli.terminal import interruptible, print_result, say, step_bar
 
 if TYPE_CHECKING:
-    from exemplars.analyses.distinctions import Distinctions
-    from exemplars.analyses.paths import Paths
-    from exemplars.analyses.relatives import Relatives
+    from matplotlib.figure import Figure
+
     from exemplars.analyses.resolution import SharedRows
     from exemplars.dictionary import Dictionary
 
@@ -65,7 +66,9 @@ def resolution(
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option("--text", help="What the model reads at every resolution; best held out."),
+        typer.Option(
+            "--text", help="What the model reads, a stretch of each document; best held out."
+        ),
     ] = None,
     activations: Annotated[
         Path | None, typer.Option(help="Kept activations, in place of --text and a model.")
@@ -85,6 +88,10 @@ def resolution(
             "-p",
             help="With --labels: partition its texts themselves at these; repeat.",
         ),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(help="With --labels: permute other labels within the classes of this one."),
     ] = None,
     every_row: Annotated[
         bool,
@@ -112,63 +119,59 @@ def resolution(
 ) -> None:
     """What finer regions of one site show that coarser ones do not, with nulls."""
     from exemplars import figures
-    from exemplars.analyses.resolution import compare_resolutions, shared_rows
-    from exemplars.report import resolution as report
+    from exemplars.analyses.stream import read_stretches
+    from exemplars.analyses.tasks import read_label_columns
 
     _check(region, path, labels, figure, percentile, text, activations)
     opened = _opened(folders)
     ordered = _ordered(opened, least=1 if path is not None or labels is not None else 2)
     asked = _asked(list(opened.values()), ordered, at)
-    results: dict[str, Any] = {}
-    said: list[str] = []
-    drawn: Any = None
+    answers: list[_Answer] = []
     with interruptible():
-        shared: SharedRows | None = None
         reader = None
         if text is not None or labels is not None:
             reader = model_of(asked, model, device, dtype, allow_mismatch)
-        if text is not None or activations is not None:
-            if activations is not None:
-                batches = kept_batches(asked, activations, allow_mismatch)
-            else:
-                assert reader is not None
-                source = texts_of(text or [], column, split).shuffled(seed)
-                batches = read_batches(asked, reader, source)
-            with step_bar() as on_step:
-                shared = shared_rows(batches, asked, rows or None, on_step)
+        shared = None
+        if text is not None:
+            assert reader is not None
+            source = read_stretches(asked, reader, texts_of(text, column, split), seed)
+            shared = _shared(asked, source, rows)
+        elif activations is not None:
+            shared = _shared(asked, kept_batches(asked, activations, allow_mismatch), rows)
         if region is not None:
-            found = _relatives(ordered, asked, region, shared, seed)
-            results["relatives"] = {"percentile": asked.percentile, "region": region,
-                                    "others": found}  # fmt: skip
-            said.append(report.relatives_text(asked, region, found, ordered))
-            drawn = (report.relatives_figure, (asked, region, found))
+            answers.append(_relatives(ordered, asked, region, shared, seed))
         if path is not None:
-            ways = _paths(opened, ordered, asked, path, neighbours, basis, weighted, shared, seed)
-            results["paths"] = ways
-            said.append(report.paths_text(ways))
-            drawn = (report.paths_figure, (ways,))
+            how: dict[str, Any] = {"neighbours": neighbours, "basis": basis, "weighted": weighted}
+            answers.append(_paths(opened, ordered, asked, path, shared, seed=seed, **how))
         if labels is not None:
-            columns = label_column or ["label"]
-            told = _distinctions(
-                ordered, asked, reader, labels, columns, column, percentile, every_row,
-                seeds or 5, seed,
-            )  # fmt: skip
-            results["distinctions"] = told
-            said.append(report.distinctions_text(told))
-            drawn = (report.distinctions_figure, (told,))
-        if not results:
-            with step_bar() as on_step:
-                compared = compare_resolutions(
-                    ordered, shared, seeds=seeds or 3, seed=seed, on_step=on_step
+            named = read_label_columns(labels, label_column or ["label"], column)
+            own: dict[str, Any] = {"dictionaries": ordered}
+            if percentile:
+                own = {"percentiles": percentile}
+            answers.append(
+                _distinctions(
+                    asked, reader, named, every_row, within=within, seeds=seeds or 5, seed=seed,
+                    **own,
                 )
-            results["resolutions"] = compared
-            said.append(report.resolution_text(compared, ordered))
-            drawn = (report.resolution_figure, (compared,))
+            )  # fmt: skip
+        if not answers:
+            answers.append(_resolutions(ordered, shared, seeds or 3, seed))
     if figure is not None:
-        draw, arguments = drawn
-        svg, png = figures.save_figure(draw(*arguments), figure)
+        svg, png = figures.save_figure(answers[-1].draw(), figure)
         say(f"written to {svg} and {png}")
-    print_result(results, "\n\n".join(said), json)
+    print_result(
+        {answer.name: answer.result for answer in answers},
+        "\n\n".join(answer.text for answer in answers),
+        json,
+    )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    name: str
+    result: Any
+    text: str
+    draw: Callable[[], Figure]
 
 
 def _check(
@@ -231,26 +234,52 @@ def _asked(
     return found
 
 
+def _shared(asked: Dictionary, batches: Iterable[Any], rows: int) -> SharedRows:
+    from exemplars.analyses.resolution import shared_rows
+
+    with step_bar() as on_step:
+        return shared_rows(batches, asked, rows or None, on_step)
+
+
+def _resolutions(
+    ordered: Sequence[Dictionary], shared: SharedRows | None, seeds: int, seed: int
+) -> _Answer:
+    from exemplars.analyses.resolution import compare_resolutions
+    from exemplars.report.resolution import resolution_figure, resolution_text
+
+    with step_bar() as on_step:
+        found = compare_resolutions(ordered, shared, seeds=seeds, seed=seed, on_step=on_step)
+    text = resolution_text(found, ordered)
+    return _Answer("resolutions", found, text, partial(resolution_figure, found))
+
+
 def _relatives(
     ordered: Sequence[Dictionary],
     asked: Dictionary,
     region: int,
     shared: SharedRows | None,
     seed: int,
-) -> tuple[Relatives, ...]:
+) -> _Answer:
     from exemplars.analyses.relatives import relatives, relatives_everywhere
     from exemplars.analyses.resolution import assign_directions, contingency
+    from exemplars.report.resolution import relatives_figure, relatives_text
 
     if shared is None:
-        return relatives_everywhere(ordered, asked, region, seed=seed)
-    own = assign_directions(asked, shared.directions)
-    found = []
-    for other in ordered:
-        if other.threshold != asked.threshold:
-            theirs = assign_directions(other, shared.directions)
-            table = contingency(own, theirs, len(asked), len(other))
-            found.append(relatives(asked, region, other, table=table, seed=seed))
-    return tuple(found)
+        found = relatives_everywhere(ordered, asked, region, seed=seed)
+    else:
+        own = assign_directions(asked, shared.directions)
+        others = [d for d in ordered if d.threshold != asked.threshold]
+        tables = (
+            contingency(own, assign_directions(d, shared.directions), len(asked), len(d))
+            for d in others
+        )
+        found = tuple(
+            relatives(asked, region, other, table=table, seed=seed)
+            for other, table in zip(others, tables, strict=True)
+        )
+    result = {"percentile": asked.percentile, "region": region, "others": found}
+    text = relatives_text(asked, region, found, ordered)
+    return _Answer("relatives", result, text, partial(relatives_figure, asked, region, found))
 
 
 def _paths(
@@ -258,49 +287,42 @@ def _paths(
     ordered: Sequence[Dictionary],
     asked: Dictionary,
     ends: tuple[int, int],
-    neighbours: int,
-    basis: str,
-    weighted: bool,
     shared: SharedRows | None,
-    seed: int,
-) -> Paths:
+    **options: Any,
+) -> _Answer:
     from exemplars import store
     from exemplars.analyses.paths import region_paths
+    from exemplars.report.resolution import paths_figure, paths_text
 
     folder_of = {dictionary.threshold: folder for folder, dictionary in opened.items()}
     lenses = [store.load_lens(folder_of[d.threshold]) for d in ordered]
-    return region_paths(
-        ordered, asked, *ends, neighbours=neighbours, basis=basis, weighted=weighted,
-        directions=None if shared is None else shared.directions, lenses=lenses, seed=seed,
-    )  # fmt: skip
+    directions = None if shared is None else shared.directions
+    found = region_paths(ordered, asked, *ends, directions=directions, lenses=lenses, **options)
+    return _Answer("paths", found, paths_text(found), partial(paths_figure, found))
 
 
 def _distinctions(
-    ordered: Sequence[Dictionary],
     asked: Dictionary,
     reader: Any,
-    labels: Path,
-    columns: Sequence[str],
-    column: str,
-    percentile: Sequence[float] | None,
+    labelled: tuple[list[str], dict[str, list[str]]],
     every_row: bool,
-    seeds: int,
-    seed: int,
-) -> Distinctions:
+    **options: Any,
+) -> _Answer:
     from exemplars.analyses.distinctions import distinctions
     from exemplars.analyses.prompts import read_prompts
-    from exemplars.analyses.tasks import read_label_columns
     from exemplars.building import tokenization_of
+    from exemplars.report.resolution import distinctions_figure, distinctions_text
 
-    texts, by_column = read_label_columns(labels, columns, column)
+    texts, labels = labelled
     say(f"reading {len(texts):,} texts")
     site = str(asked.site)
     rows = read_prompts(reader, [site], texts, tokenization_of(asked))[site]
     if not every_row:
         rows = rows.final_only()
-    own: dict[str, Any] = {"percentiles": percentile} if percentile else {"dictionaries": ordered}
     with step_bar() as on_step:
-        return distinctions(
-            rows.vectors, rows.prompt, by_column, seeds=seeds, seed=seed, site=site,
-            on_step=on_step, **own,
-        )  # fmt: skip
+        found = distinctions(
+            rows.vectors, rows.prompt, labels, site=site, on_step=on_step, **options
+        )
+    return _Answer(
+        "distinctions", found, distinctions_text(found), partial(distinctions_figure, found)
+    )

@@ -12,7 +12,7 @@ from exemplars.analyses.distinctions import INDEXES, Distinction, Distinctions, 
 from exemplars.analyses.paths import Chance, Paths, Reading, RegionPath, reading
 from exemplars.analyses.relatives import Relative, Relatives
 from exemplars.analyses.resolution import LABELS, Level, Resolutions, Share, Step
-from exemplars.figures import COLORS, QUIET, drawing
+from exemplars.figures import COLORS, GRID, INK, QUIET, drawing
 from exemplars.report.text import table, visible
 
 if TYPE_CHECKING:
@@ -52,8 +52,13 @@ def resolution_text(result: Resolutions, dictionaries: Sequence[Dictionary]) -> 
     if result.rows:
         parts += [_splits(result.steps[-1], dictionaries[-2], dictionaries[-1])]
         dropped = f"; {result.dropped:,} left out, as a build would" if result.dropped else ""
+        few = (
+            " (too few: runs of rows stand for them, and intervals are too narrow)"
+            if result.runs
+            else ""
+        )
         parts.append(
-            f"{result.rows:,} rows of {result.documents:,} documents{dropped}. Two thirds are "
+            f"{result.rows:,} rows, documents: {result.documents:,}{few}{dropped}. Two thirds are "
             "evaluated: what is named on one half of them is counted on the other. Nulls, mean of "
             f"{len(result.seeds)} draws: permuted rows keep the regions' sizes; random rows are as "
             "many rows of the other third as exemplars."
@@ -101,8 +106,8 @@ def relatives_text(
         )
         more = f"\n{one.left_out:,} more" if one.left_out else ""
         parts.append(
-            f"{word}, p = {one.percentile:g}, {one.n_regions:,} regions: {one.inside} exemplars "
-            f"lie in it{counts} (by {one.source})\n"
+            f"{word}, p = {one.percentile:g}, {one.n_regions:,} regions; exemplars inside: "
+            f"{one.inside}{counts} (by {one.source})\n"
             + table(
                 ("region", "share", "95 %", "chance", "of its own", "cosine", "", "exemplar"),
                 [_relative_line(r, other) for r in one.relatives],
@@ -181,7 +186,7 @@ def distinctions_text(result: Distinctions) -> str:
     parts.append(
         f"{result.texts:,} texts, {result.rows:,} rows, {of}; {len(result.seeds)} halvings: all "
         "numbers are of the half that chose nothing, chance is the 97.5th percentile of "
-        f"{result.permutations} permutations of the labels (of AMI, purity and named likewise). "
+        f"{result.permutations} permutations of the labels{_within(result)}. "
         "Named: the share of rows whose label is the commonest of their region on the other half. "
         "It cannot conclude that the model uses a distinction, nor that one is absent from the "
         "activations because no region shows it: a probe may still find it."
@@ -219,9 +224,12 @@ def resolution_figure(result: Resolutions) -> Figure:
         axes[0].set_xlabel("percentile p (small: many regions)")
         axes[1].set_xlabel("step")
         axes[1].set_ylim(0, 1)
-        for axis in axes:
-            if axis.get_legend_handles_labels()[0]:
-                axis.legend(fontsize=7)
+        if result.rows:
+            for axis in axes:
+                axis.plot([], [], ":", color=COLORS[0], linewidth=1, label="random rows")
+            axes[1].plot([], [], ":", color=QUIET, linewidth=1, label="permuted rows")
+            axes[0].legend(fontsize=7)
+        axes[1].legend(fontsize=7)
     return figure
 
 
@@ -231,25 +239,21 @@ def relatives_figure(dictionary: Dictionary, region: int, found: Sequence[Relati
     Raises:
         ImportError: matplotlib is not installed.
     """
-    with drawing(7.2, 0.9 + 0.55 * (len(found) + 1)) as (figure, axes):
-        axes.barh(0, 1, color=QUIET)
-        axes.text(0.5, 0, f"region {region}", ha="center", va="center", fontsize=7, color="white")
-        names = [f"p = {dictionary.percentile:g}"]
-        for line, one in enumerate(found, 1):
-            left = 0.0
+    lines: list[Relatives | None] = [*found]
+    lines.insert(sum(not one.finer for one in found), None)  # its own, in its place
+    names = []
+    with drawing(7.2, 0.9 + 0.55 * len(lines)) as (figure, axes):
+        for line, one in enumerate(lines):
+            if one is None:
+                names.append(f"p = {dictionary.percentile:g}")
+                _bar(axes, line, 0.0, 1.0, f"region {region}", QUIET)
+                continue
             names.append(f"p = {one.percentile:g}{'' if one.rows else ' (shares unknown)'}")
+            left = 0.0
             for number, relative in enumerate(one.relatives):
                 share = relative.share if one.rows else 1 / len(one.relatives)
-                axes.barh(
-                    line, share, left=left, edgecolor="white",
-                    color=COLORS[number % len(COLORS)] if one.rows else "none",
-                    hatch=None if one.rows else "//", linewidth=0.8,
-                )  # fmt: skip
-                if share > 0.05:
-                    axes.text(
-                        left + share / 2, line, str(relative.region), ha="center", va="center",
-                        fontsize=6.5,
-                    )  # fmt: skip
+                color = COLORS[number % len(COLORS)] if one.rows else GRID
+                _bar(axes, line, left, share, str(relative.region), color)
                 left += share
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
@@ -471,7 +475,7 @@ def _paths_headline(result: Paths) -> str:
     said = [
         f"{path.hops} hop{'s' * (path.hops != 1)} at p = {path.percentile:g} (pairs as far apart "
         f"{np.mean(path.nulls[PAIRS].hops):.1f}; {_rank(path.hops, path.nulls[PAIRS].hops)})"
-        for path in dict.fromkeys((first, last))
+        for path in (first, last)[: min(len(joined), 2)]
     ]
     return (
         f"Between regions {a} and {b} (p = {result.percentile:g}) the path has "
@@ -531,6 +535,7 @@ def _words(found: Reading) -> str:
 
 def _appears(found: Distinction) -> str:
     name = visible(found.label)
+    name += "" if found.within is None else f", within the classes of {visible(found.within)},"
     if found.appears_at is None:
         return f"{name} appears at no percentile (ARI within chance)."
     score = found.at_chosen
@@ -541,6 +546,13 @@ def _appears(found: Distinction) -> str:
         f"chosen on half of the texts: ARI {score.estimate:.2f} on the other ({score.low:.2f} to "
         f"{score.high:.2f}; permuted labels up to {score.null_high:.2f})."
     )
+
+
+def _within(result: Distinctions) -> str:
+    if result.within is None:
+        return ""
+    name = visible(result.within)
+    return f", those of other labels within the classes of {name}: what they add to it"
 
 
 def _ari(score: Score) -> tuple[str, str, str]:
@@ -600,6 +612,14 @@ def _line(axis: Any, at: Sequence[str], shares: Sequence[Share], name: str, colo
     axis.fill_between(
         at, [s.low for s in shares], [s.high for s in shares], color=color, alpha=0.15, linewidth=0
     )
+
+
+def _bar(axis: Any, line: int, left: float, share: float, name: str, color: str) -> None:
+    axis.barh(line, share, left=left, color=color, edgecolor="white", linewidth=0.8)
+    if share > 0.05:
+        ink = "white" if color in (QUIET, COLORS[0], COLORS[1], COLORS[4], COLORS[5]) else INK
+        at = left + share / 2
+        axis.text(at, line, name, ha="center", va="center", fontsize=6.5, color=ink)
 
 
 def _null_line(axis: Any, at: Sequence[str], nulls: Sequence[Sequence[float]], color: str) -> None:
