@@ -4,16 +4,19 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import exemplars as ex
 from exemplars.analyses import noise as seeds
 from exemplars.analyses.changes import text_overlap
 from exemplars.analyses.comparison import compare, largest_share, region_norms
-from exemplars.analyses.correspondence import SPACES, rotated, seen_from
+from exemplars.analyses.correspondence import SPACES, Correspondence, rotated, seen_from
 from exemplars.analyses.differences import differences
 from exemplars.analyses.noise import PairScores, SeedNoise, seed_noise
+from exemplars.analyses.overlap import mutual_information
 from exemplars.analyses.shared_rows import SharedRows, SiteRows, share_rows
+from exemplars.contexts import TableContexts
 from exemplars.errors import FormatError, MismatchError, SourceError
 
 WIDTH, CLOUDS = 24, 40
@@ -299,6 +302,71 @@ def test_partners_read_alike_only_if_texts_were_kept(built):
     d = built[3]
     pairs = np.stack([np.arange(len(d))] * 2, axis=1)
     assert np.isnan(text_overlap(d, d, pairs, np.random.default_rng(0))).all()
+
+
+def test_the_status_of_a_pair_by_chance_and_noise():
+    found = Correspondence(
+        space="own frames",
+        method="hungarian",
+        n_regions=(5, 4),
+        pairs=np.stack([np.arange(4)] * 2, axis=1),
+        score=np.array([0.9, 0.5, 0.1, 0.15]),
+        size=np.array([9, 9, 9, 1]),
+        chance=np.full(4, 0.2),
+        nulls={},
+        cutoff=np.array([0.8, 0.8, 0.8, 0.1]),
+        noise=(0.9, 0.8),
+        noise_below=(0.0, 0.2),
+    )
+    assert found.status.tolist() == ["persisted", "moved", "apart", "unclear"]
+    assert found.status_of_regions(0).tolist()[-1] == "alone"
+    assert (found.dropped, found.introduced) == (2, 1)
+    assert found.below_cutoff == 0.5
+    assert found.beyond_noise is True
+    assert found.drift == pytest.approx(1 - 1.65 / 4)
+    assert found.drift_of_noise[1] == pytest.approx(0.15)
+    alone = replace(found, cutoff=None)
+    assert alone.status.tolist() == ["paired", "paired", "apart", "apart"]
+
+
+def test_the_error_of_mutual_information_is_the_jackknife_over_documents(built):
+    vectors, documents, calibration, d, _ = built
+    other = ex.partition(vectors[::-1].copy(), calibration, 4)
+    agreement = compare(d, other, rows=shared(vectors), seeds=1).agreement
+    labels = d.assign(vectors)[0], other.assign(vectors)[0]
+    group = np.random.default_rng(0).permutation(240)[documents] % 20
+    left = [mutual_information(*(side[group != g] for side in labels)) for g in range(20)]
+    assert agreement.nmi_error == pytest.approx(np.sqrt(19) * np.std(left))
+
+
+def test_rows_that_a_build_would_drop_have_no_region(built):
+    vectors, _, calibration, _, _ = built
+    limited = replace(calibration, norm_limit=float(np.median(np.linalg.norm(vectors, axis=1))))
+    regions = seeds.regions_of(ex.partition(vectors, limited, 4), vectors)
+    assert np.array_equal(regions < 0, np.linalg.norm(vectors, axis=1) > limited.norm_limit)
+
+
+def test_what_was_dropped_is_listed_from_the_largest_on(built):
+    _, _, calibration, d, noise = built
+    fewer = ex.partition(rows(2, clouds=10)[0], calibration, 4)
+    found = compare(d, fewer, noise=noise, examples=4)
+    dropped = [c for c in found.changes if c.kind == "dropped"]
+    lost = np.isin(found.decisive.status_of_regions(0), ("apart", "alone"))
+    largest = np.sort(d.counts[lost])[::-1][:4]
+    assert [c.share_a * d.counts.sum() for c in dropped] == pytest.approx(largest)
+
+
+def test_partners_that_read_alike_are_told_from_random_ones(built):
+    def seen(words):
+        table = pa.table({"region": list(range(len(words))), "text": words})
+        return replace(d, contexts=TableContexts(table))
+
+    d = built[3]
+    words = [f"word {k}" for k in range(len(d))]
+    pairs = np.stack([np.arange(len(d))] * 2, axis=1)
+    same, by_chance = text_overlap(seen(words), seen(words), pairs, np.random.default_rng(0))
+    assert same == 1
+    assert by_chance < 0.2
 
 
 def test_arguments_are_checked(built):
