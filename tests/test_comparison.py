@@ -273,6 +273,16 @@ def test_differences_are_told_and_equal_dictionaries_have_none(built):
     assert len(differences(a, b)) == 9
 
 
+def test_a_baseline_of_something_else_is_told(built):
+    _, _, _, d, noise = built
+    assert compare(d, d, noise=noise, seeds=1).differences == ()
+    d = replace(d, provenance={"site": {"name": "resid_post.1"}})
+    other = replace(noise, site="resid_post.2", threshold=0.5)
+    said = compare(d, d, noise=other, seeds=1).differences
+    assert len(said) == 2
+    assert said[0].startswith("the seed noise is of resid_post.2 and A of resid_post.1")
+
+
 def test_rows_are_paired_by_document_and_position():
     def side(document, position, token):
         arrays = [np.array(x, np.int64) for x in (document, position, token)]
