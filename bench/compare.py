@@ -4,7 +4,7 @@
 
 TUNED holds a folder for each fine-tuned copy (bench/taboo.py makes them). All read the same tokens
 (answers of AxBench in a random order), and each is calibrated on its own. The noise is that of
-random halves of the documents, 20 times; 20 further splits say how often noise is called a change.
+random halves of the documents, 20 times; further splits say how often noise is called a change.
 Beside the fine-tunes stand known answers: the dictionary itself, the same rows in other orders, and
 another layer.
 """
@@ -160,11 +160,11 @@ def at_site(args: argparse.Namespace, site: str) -> None:
             found, fresh = (
                 noise.seed_noise(
                     base_rows.vectors, base_rows.document, base.calibration, percentile,
-                    basis=basis, splits=args.splits, seed=seed,
+                    basis=basis, splits=splits, seed=seed,
                 )
-                for seed in (1000, 2000)
+                for seed, splits in ((1000, args.splits), (2000, args.fresh))
             )  # fmt: skip
-            noise_row(found, fresh, inputs, (time.monotonic() - started) / 2)
+            noise_row(found, fresh, inputs, time.monotonic() - started)
             for name, dictionary, of_other in comparisons(base, others, percentile):
                 started = time.monotonic()
                 shared = SharedRows(
@@ -182,6 +182,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=drift_rows.ROWS)
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--fresh", type=int, default=20, help="Further splits.")
     parser.add_argument("--site", action="append")
     parser.add_argument("--percentile", type=float, action="append")
     parser.add_argument("--basis", action="append")

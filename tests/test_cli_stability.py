@@ -135,6 +135,7 @@ def test_ctrl_c_while_other_orders_are_built_leaves_the_dictionary(
     status, said, error = run(
         "build", place / "model", "--text", place / "corpus", "--site", SITE, "--out",
         tmp_path / "out", "--no-lens", "--seeds", "2", "--activations", tmp_path / "kept",
+        "--context-length", "24",
     )  # fmt: skip
     assert (status, said) == (130, "")
     assert "is complete, but how well other orders find its regions is not stored" in error
