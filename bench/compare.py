@@ -31,7 +31,7 @@ CALIBRATION_ROWS = 20_480
 PERCENTILES = (2.0, 10.0)
 SITES = ("resid_post.9", "resid_post.15")
 OTHER_SITE = "resid_post.14"
-SEEDS = 5
+SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,11 @@ def noise_row(
 
 def at_site(args: argparse.Namespace, site: str) -> None:
     folders = drift_rows.copies(args.models, args.tuned)
-    kept = {copy.name: drift_rows.shards(copy, args.cache, args.rows) for copy in folders}
+    kept = {
+        copy.name: drift_rows.shards(copy, args.cache, args.rows)
+        for copy in folders
+        if copy.name in ("base", *args.copy)
+    }
     base_rows = drift_rows.rows_of(kept["base"], site, args.rows)
     others = [
         (name, drift_rows.rows_of(shards, site, args.rows))
@@ -182,7 +186,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=drift_rows.ROWS)
     parser.add_argument("--splits", type=int, default=20)
-    parser.add_argument("--fresh", type=int, default=20, help="Further splits.")
+    parser.add_argument("--fresh", type=int, default=10, help="Further splits.")
     parser.add_argument("--site", action="append")
     parser.add_argument("--percentile", type=float, action="append")
     parser.add_argument("--basis", action="append")

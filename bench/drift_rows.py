@@ -10,7 +10,7 @@ import exemplars as ex
 from exemplars.analyses.shared_rows import SiteRows, site_rows
 
 SITES = ("resid_post.9", "resid_post.14", "resid_post.15")
-ROWS = 60_000
+ROWS = 40_000
 
 
 @dataclass(frozen=True)
