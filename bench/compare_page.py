@@ -94,7 +94,8 @@ ours but in kind.
 def read() -> list[dict]:
     """The last row of each measurement."""
     rows = {}
-    for line in (HERE / "results" / "compare.jsonl").read_text().splitlines():
+    kept = HERE / "results" / "compare.jsonl"
+    for line in kept.read_text().splitlines() if kept.exists() else ():
         row = json.loads(line)
         key = row["site"], row["percentile"], row["basis"], row.get("compared_with", "")
         rows[key] = row
@@ -282,5 +283,6 @@ def figure(rows: list[dict]) -> None:
 
 if __name__ == "__main__":
     found = read()
-    figure(found)
-    PAGE.write_text(page(found), encoding="utf-8")
+    if found:
+        figure(found)
+    PAGE.write_text(page(found) if found else f"{HEAD}\n{PAPER}", encoding="utf-8")

@@ -58,7 +58,8 @@ model on a thousandth of the tokens.
 def read() -> list[dict]:
     """The last row of each measurement."""
     rows = {}
-    for line in (HERE / "results" / "stability.jsonl").read_text().splitlines():
+    kept = HERE / "results" / "stability.jsonl"
+    for line in kept.read_text().splitlines() if kept.exists() else ():
         row = json.loads(line)
         rows[row["site"], row["percentile"], row["seeds"]] = row
     return list(rows.values())
@@ -227,5 +228,6 @@ def figure(rows: list[dict]) -> None:
 
 if __name__ == "__main__":
     found = read()
-    figure(found)
-    PAGE.write_text(page(found), encoding="utf-8")
+    if found:
+        figure(found)
+    PAGE.write_text(page(found) if found else f"{HEAD}\n{PAPER}", encoding="utf-8")
