@@ -1,12 +1,14 @@
 """Seed noise, and what lies within it and beyond it: SmolLM2 beside itself and its fine-tunes.
 
-    python bench/compare.py --models MODELS --tuned FOLDER --cache CACHE
+    python bench/compare.py --models MODELS --cache CACHE --tuned FOLDER --copy null --copy topic
+    python bench/compare.py --kept ACTIVATIONS --text NAME
 
 TUNED holds a folder for each fine-tuned copy (bench/taboo.py makes them). All read the same tokens
 (answers of AxBench in a random order), and each is calibrated on its own. The noise is that of
 random halves of the documents, 20 times; further splits say how often noise is called a change.
 Beside the fine-tunes stand known answers: the dictionary itself, the same rows in other orders, and
-another layer.
+other layers. Kept activations of SmolLM2 on another text show whether the noise alone is judged
+there as it should be.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ from exemplars.analyses.shared_rows import SharedRows, SiteRows
 CALIBRATION_ROWS = 20_480
 PERCENTILES = (2.0, 10.0)
 SITES = ("resid_post.9", "resid_post.15")
-OTHER_SITE = "resid_post.14"
+OTHER_SITES = {
+    "resid_post.15": ("resid_post.14", "resid_post.9"),
+    "resid_post.9": ("resid_post.15",),
+}
 SEEDS = 3
 
 
@@ -104,7 +109,7 @@ def row(base: Side, name: str, found: Comparison, seconds: float, inputs: dict[s
 
 def called_changed(found: noise.SeedNoise, fresh: noise.SeedNoise) -> list[float]:
     """Of each fresh split, the share of pairs below the cutoff that the others give."""
-    below = fresh.directions.score < found.directions.cutoff(fresh.directions.size, 0.05)
+    below = fresh.directions.score < found.directions.cutoff(fresh.directions.share, 0.05)
     split = fresh.directions.split
     return (np.bincount(split, below) / np.bincount(split)).tolist()
 
@@ -112,7 +117,7 @@ def called_changed(found: noise.SeedNoise, fresh: noise.SeedNoise) -> list[float
 def noise_row(
     found: noise.SeedNoise, fresh: noise.SeedNoise, inputs: dict[str, Any], seconds: float
 ) -> None:
-    sizes = 2 ** np.arange(0, 13)
+    shares = 0.5 ** np.arange(16, 2, -1)
     results.write(
         "compare",
         **inputs,
@@ -130,33 +135,36 @@ def noise_row(
         },
         below_cutoff=found.directions.shares_below(0.05).tolist(),
         fresh_below_cutoff=called_changed(found, fresh),
-        sizes=sizes.tolist(),
-        cutoff=found.directions.cutoff(sizes, 0.05).tolist(),
-        f1_cutoff=found.overlaps.cutoff(sizes, 0.05).tolist(),
+        shares=shares.tolist(),
+        cutoff=found.directions.cutoff(shares, 0.05).tolist(),
+        f1_cutoff=found.overlaps.cutoff(shares, 0.05).tolist(),
         seconds=round(seconds, 1),
     )
 
 
 def at_site(args: argparse.Namespace, site: str) -> None:
-    folders = drift_rows.copies(args.models, args.tuned)
-    kept = {
-        copy.name: drift_rows.shards(copy, args.cache, args.rows)
-        for copy in folders
-        if copy.name in ("base", *args.copy)
-    }
+    if args.kept:
+        kept = {"base": ex.ActivationShards.open(args.kept)}
+    else:
+        kept = {
+            copy.name: drift_rows.shards(copy, args.cache, args.rows)
+            for copy in drift_rows.copies(args.models, args.tuned)
+            if copy.name in ("base", *args.copy)
+        }
     base_rows = drift_rows.rows_of(kept["base"], site, args.rows)
     others = [
-        (name, drift_rows.rows_of(shards, site, args.rows))
-        for name, shards in kept.items()
-        if name in args.copy
+        (name, drift_rows.rows_of(kept[name], site, args.rows)) for name in kept if name != "base"
     ]
-    if site == SITES[-1]:
-        others.append((OTHER_SITE, drift_rows.rows_of(kept["base"], OTHER_SITE, args.rows)))
+    if not args.kept:
+        others += [
+            (other, drift_rows.rows_of(kept["base"], other, args.rows))
+            for other in OTHER_SITES.get(site, ())
+        ]
     for percentile in args.percentile:
         base = side("base", base_rows, percentile)
         for basis in args.basis:
             inputs = {
-                "model": "SmolLM2-135M-Instruct", "site": site, "percentile": percentile,
+                "model": "SmolLM2-135M-Instruct", "text": args.text, "site": site, "percentile": percentile,
                 "threshold": base.dictionary.threshold, "basis": basis, "rows": len(base_rows),
                 "documents": len(np.unique(base_rows.document)),
             }  # fmt: skip
@@ -180,10 +188,12 @@ def at_site(args: argparse.Namespace, site: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--kept", type=Path, help="Activations of another text: noise alone.")
+    parser.add_argument("--text", default="answers of AxBench", help="What the text is called.")
     parser.add_argument("--tuned", type=Path, help="A folder with a folder for each copy.")
     parser.add_argument("--copy", action="append", default=[], help="Which; repeat for several.")
-    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--cache", type=Path)
     parser.add_argument("--rows", type=int, default=drift_rows.ROWS)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--fresh", type=int, default=10, help="Further splits.")

@@ -97,7 +97,9 @@ def read() -> list[dict]:
     kept = HERE / "results" / "compare.jsonl"
     for line in kept.read_text().splitlines() if kept.exists() else ():
         row = json.loads(line)
-        key = row["site"], row["percentile"], row["basis"], row.get("compared_with", "")
+        key = tuple(
+            row.get(k, "") for k in ("text", "site", "percentile", "basis", "compared_with")
+        )
         rows[key] = row
     return list(rows.values())
 

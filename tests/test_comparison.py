@@ -214,7 +214,7 @@ def test_seed_noise_is_read_back_as_it_was_written(built, tmp_path):
     noise.save(tmp_path / "noise.json")
     back = SeedNoise.load(tmp_path / "noise.json")
     assert back.directions.score == pytest.approx(noise.directions.score, abs=1e-6)
-    assert np.array_equal(back.overlaps.size, noise.overlaps.size)
+    assert np.array_equal(back.overlaps.share, noise.overlaps.share)
     assert np.array_equal(back.n_regions, noise.n_regions)
     assert (back.splits, back.basis, back.threshold) == (8, "mean", noise.threshold)
     for text in ("[1]", '{"kind": "other"}', "no", json.dumps({"kind": "exemplars seed noise"})):
@@ -223,25 +223,25 @@ def test_seed_noise_is_read_back_as_it_was_written(built, tmp_path):
             SeedNoise.load(tmp_path / "bad.json")
 
 
-def test_cutoffs_are_quantiles_of_pairs_of_like_size():
+def test_cutoffs_are_quantiles_of_pairs_of_like_share():
     random = np.random.default_rng(0)
-    size = np.repeat([1, 2, 8, 64], 200)
+    share = np.repeat([0.01, 0.02, 0.1, 0.6], 200)
     score = random.random(800) * 0.1 + np.repeat([0.2, 0.4, 0.6, 0.8], 200)
-    pairs = PairScores(score, size, np.repeat([0, 1], 400))
-    cut = pairs.cutoff(np.array([0, 1, 3, 10, 10**9]), 0.05)
-    expected = [np.quantile(score[size == n], 0.05) for n in (1, 1, 2, 8, 64)]
+    pairs = PairScores(score, share, np.repeat([0, 1], 400))
+    cut = pairs.cutoff(np.array([0, 0.01, 0.03, 0.12, 1.0]), 0.05)
+    expected = [np.quantile(score[share == n], 0.05) for n in (0.01, 0.01, 0.02, 0.1, 0.6)]
     assert cut == pytest.approx(expected)
-    few = PairScores(score[::40], size[::40], np.zeros(20, int))
-    assert few.cutoff(np.array([1, 64]), 0.5) == pytest.approx([np.median(score[::40])] * 2)
-    nothing = PairScores(score[:0], size[:0], size[:0])
-    assert np.isnan(nothing.cutoff(np.array([1]), 0.5)).all()
+    few = PairScores(score[::40], share[::40], np.zeros(20, int))
+    assert few.cutoff(np.array([0.01, 0.6]), 0.5) == pytest.approx([np.median(score[::40])] * 2)
+    nothing = PairScores(score[:0], share[:0], share[:0].astype(int))
+    assert np.isnan(nothing.cutoff(np.array([0.1]), 0.5)).all()
 
 
-def test_sizes_of_a_class_between_two_edges_use_that_class():
-    score, size = np.repeat([0.1, 0.9], 300), np.repeat([1, 100], 300)
-    cut = PairScores(score, size, np.zeros(600, int)).cutoff(np.array([1, 2, 50, 100]), 0.5)
-    assert cut[0] == pytest.approx(0.1)
-    assert cut[-1] == pytest.approx(0.9)
+def test_the_noise_of_a_split_is_judged_by_the_other_splits():
+    split = np.repeat([0, 1, 2], 200)
+    score = np.where(split == 2, 0.1, 0.9)  # one split is unlike the others
+    below = PairScores(score, np.full(600, 0.01), split).shares_below(0.05)
+    assert below.tolist() == [0, 0, 1]
 
 
 def test_differences_are_told_and_equal_dictionaries_have_none(built):
@@ -321,7 +321,7 @@ def test_the_status_of_a_pair_by_chance_and_noise():
         n_regions=(5, 4),
         pairs=np.stack([np.arange(4)] * 2, axis=1),
         score=np.array([0.9, 0.5, 0.1, 0.15]),
-        size=np.array([9, 9, 9, 1]),
+        share=np.array([0.3, 0.3, 0.3, 0.1]),
         chance=np.full(4, 0.2),
         nulls={},
         cutoff=np.array([0.8, 0.8, 0.8, 0.1]),

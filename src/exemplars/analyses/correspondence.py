@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exemplars.analyses.matching import Matching, match_directions
-from exemplars.analyses.noise import PairScores, smaller_regions
+from exemplars.analyses.noise import PairScores, smaller_shares
 from exemplars.analyses.overlap import Overlap, match_overlap, permuted
 from exemplars.dictionary import Dictionary
 from exemplars.geometry import Float32, Float64, Int64, to_directions
@@ -23,7 +23,7 @@ SPACES = ("own frames", "one frame", "shared rows")
 no directions, but the regions that the same rows fall into."""
 STATUSES = ("persisted", "moved", "apart", "unclear", "paired")
 """Of a pair: within seed noise; beyond it but better than chance; no better than chance; no better
-than chance, as pairs of its size are by seed noise alone; better than chance, with no seed noise
+than chance, as pairs of its share are by seed noise alone; better than chance, with no seed noise
 to tell it from."""
 
 CHANCE = 0.975
@@ -43,14 +43,14 @@ class Correspondence:
     """(P, 2) region of A, region of B."""
     score: Float64
     """(P,) cosine; of shared rows F1."""
-    size: Int64
-    """(P,) members of the smaller region."""
+    share: Float64
+    """(P,) of all members, that the smaller region has."""
     chance: Float64
-    """(P,) what 97.5 % of pairs of like size stay below where nothing corresponds."""
+    """(P,) what 97.5 % of pairs of like share stay below where nothing corresponds."""
     nulls: Mapping[str, tuple[float, ...]]
     """Mean score in each draw of what stands for B."""
     cutoff: Float64 | None
-    """(P,) what a small share of pairs of like size stay below by seed noise; None without it."""
+    """(P,) what a small share of pairs of like share stay below by seed noise; None without it."""
     noise: tuple[float, ...]
     """Mean score of each pair of random halves; () without."""
     noise_below: tuple[float, ...]
@@ -156,10 +156,10 @@ def by_direction(
             drawn = match_directions(of_a, make(np.random.default_rng([seed, number])), method)
             scores[name].append(_mean(drawn.cosines))
             apart += [drawn] if name == "random rotation" else []
-    size = smaller_regions(found, a, b)
+    share = smaller_shares(found, a, b)
     chance = PairScores(
         np.concatenate([drawn.cosines for drawn in apart]),
-        np.concatenate([smaller_regions(drawn, a, b) for drawn in apart]),
+        np.concatenate([smaller_shares(drawn, a, b) for drawn in apart]),
         np.repeat(np.arange(len(apart)), [len(drawn.cosines) for drawn in apart]),
     )
     return Correspondence(
@@ -168,10 +168,10 @@ def by_direction(
         n_regions=(len(of_a), len(of_b)),
         pairs=found.pairs,
         score=found.cosines,
-        size=size,
-        chance=chance.cutoff(size, CHANCE),
+        share=share,
+        chance=chance.cutoff(share, CHANCE),
         nulls={name: tuple(values) for name, values in scores.items()},
-        cutoff=None if noise is None else noise.cutoff(size, quantile),
+        cutoff=None if noise is None else noise.cutoff(share, quantile),
         noise=() if noise is None else tuple(noise.means().tolist()),
         noise_below=() if noise is None else tuple(noise.shares_below(quantile).tolist()),
     )
@@ -205,17 +205,17 @@ def by_rows(
         np.concatenate([null.smaller for null in drawn]),
         np.repeat(np.arange(len(drawn)), [len(null.f1) for null in drawn]),
     )
-    size = overlap.smaller
+    share = overlap.smaller
     return Correspondence(
         space=SPACES[2],
         method=overlap.method,
         n_regions=(n_a, n_b),
         pairs=overlap.pairs,
         score=overlap.f1,
-        size=size,
-        chance=chance.cutoff(size, CHANCE),
+        share=share,
+        chance=chance.cutoff(share, CHANCE),
         nulls={"permuted rows": tuple(_mean(null.f1) for null in drawn)},
-        cutoff=None if noise is None else noise.cutoff(size, quantile),
+        cutoff=None if noise is None else noise.cutoff(share, quantile),
         noise=() if noise is None else tuple(noise.means().tolist()),
         noise_below=() if noise is None else tuple(noise.shares_below(quantile).tolist()),
     )

@@ -176,8 +176,8 @@ def _cannot_conclude(result: Comparison) -> Iterator[str]:
     elif result.noise.rows < result.a.rows:
         yield (
             f"The baseline's halves have about {result.noise.rows // 2:,} rows each and A was "
-            f"built from {result.a.rows:,}: its noise is that of smaller dictionaries, compared "
-            "size by size."
+            f"built from {result.a.rows:,}: its noise is that of dictionaries of fewer rows, "
+            "compared share by share."
         )
     if result.agreement is None:
         yield (
@@ -193,13 +193,18 @@ def _cannot_conclude(result: Comparison) -> Iterator[str]:
         )
     if result.noise is not None:
         yield (
+            "Within seed noise is not unchanged: dictionaries of the same rows in the same order "
+            "are nearer to each other than two orders are, and a model can change by less than "
+            "another order changes its dictionary."
+        )
+        yield (
             f"Of pairs that did not change, {result.quantile:.0%} lie below the cutoff; a single "
             "region that moved or was dropped may be one of them."
         )
 
 
 def comparison_figure(result: Comparison) -> Figure:
-    """Scores of the pairs beside those of chance and of random halves; score against size.
+    """Scores of the pairs beside those of chance and of random halves; score against share.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -219,7 +224,7 @@ def comparison_figure(result: Comparison) -> Figure:
         left.set_ylim(0, 1)
         left.legend(loc="upper left")
         _by_size(right, found)
-        right.set_xlabel("members of the smaller region")
+        right.set_xlabel("share of the rows of the smaller region")
         right.set_ylabel(name)
     return figure
 
@@ -235,12 +240,12 @@ def _by_size(axes: Any, found: Correspondence) -> None:
     for name in dict.fromkeys(status.tolist()):
         mine = status == name
         color = colors.get(name, COLORS[5])
-        axes.plot(found.size[mine], found.score[mine], ".", color=color, markersize=3, label=name)
-    order = np.argsort(found.size, kind="stable")
+        axes.plot(found.share[mine], found.score[mine], ".", color=color, markersize=3, label=name)
+    order = np.argsort(found.share, kind="stable")
     if found.cutoff is not None:
-        axes.plot(found.size[order], found.cutoff[order], color=COLORS[2], label="cutoff")
-    axes.plot(found.size[order], found.chance[order], color=QUIET, linestyle=":", label="chance")
-    if len(found.size):
+        axes.plot(found.share[order], found.cutoff[order], color=COLORS[2], label="cutoff")
+    axes.plot(found.share[order], found.chance[order], color=QUIET, linestyle=":", label="chance")
+    if len(found.share):
         axes.set_xscale("log")
         axes.legend(loc="lower right")
 
