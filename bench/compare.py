@@ -164,7 +164,8 @@ def at_site(args: argparse.Namespace, site: str) -> None:
         base = side("base", base_rows, percentile)
         for basis in args.basis:
             inputs = {
-                "model": "SmolLM2-135M-Instruct", "text": args.text, "site": site, "percentile": percentile,
+                "model": "SmolLM2-135M-Instruct", "text": args.text, "site": site,
+                "percentile": percentile,
                 "threshold": base.dictionary.threshold, "basis": basis, "rows": len(base_rows),
                 "documents": len(np.unique(base_rows.document)),
             }  # fmt: skip

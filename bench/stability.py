@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,14 +29,24 @@ SITES = ("resid_post.9", "resid_post.15")
 SEEDS = 5
 
 
-def of_orders(rows: SiteRows, calibration: ex.Calibration, p: float) -> Iterator[ex.Dictionary]:
-    yield from noise.orders(rows.vectors, rows.document, calibration, p, range(SEEDS))
+Made = list[tuple[ex.Dictionary, Any]]
+"""Dictionaries with the rows that each is of."""
 
 
-def of_fifths(rows: SiteRows, calibration: ex.Calibration, p: float) -> Iterator[ex.Dictionary]:
+def of_orders(rows: SiteRows, calibration: ex.Calibration, p: float) -> Made:
+    made = noise.orders(rows.vectors, rows.document, calibration, p, range(SEEDS))
+    return [(dictionary, rows.vectors) for dictionary in made]
+
+
+def of_fifths(rows: SiteRows, calibration: ex.Calibration, p: float) -> Made:
     documents = np.random.default_rng(0).permutation(np.unique(rows.document))
-    for part in np.array_split(documents, SEEDS):
-        yield noise.of_documents(rows.vectors, rows.document, part, calibration, p)
+    return [
+        (
+            noise.of_documents(rows.vectors, rows.document, part, calibration, p),
+            rows.vectors[np.isin(rows.document, part)],
+        )
+        for part in np.array_split(documents, SEEDS)
+    ]
 
 
 STREAMS = {"orders": of_orders, "disjoint documents": of_fifths}
@@ -58,8 +68,8 @@ def main() -> None:
         for p in percentiles:
             for name, make in STREAMS.items():
                 started = time.monotonic()
-                dictionaries = list(make(rows, calibration, p))
-                found = stability(dictionaries, vectors=rows.vectors, seeds=2)
+                dictionaries, vectors = zip(*make(rows, calibration, p), strict=True)
+                found = stability(dictionaries, vectors=vectors, seeds=2)
                 results.write(
                     "stability",
                     model="SmolLM2-135M-Instruct",

@@ -149,7 +149,7 @@ def page(rows: list[dict]) -> str:
     first = rows[0]
     orders = [row for row in rows if row["seeds"] == "orders"]
     fifths = [row for row in rows if row["seeds"] != "orders"]
-    shown = [D, "log10 N", "coherence c", "log10 N c²/(1 − c²)"]
+    shown = [D, "log10 N"]
     return "\n".join(
         [
             HEAD,

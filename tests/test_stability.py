@@ -147,6 +147,21 @@ def test_nulls_stand_beside_the_cosines(found):
     assert np.isfinite(found.predictor("log10 N").random_rows)
 
 
+def test_random_rows_are_drawn_from_the_rows_of_each_dictionary(dictionaries, stream):
+    vectors = stream[0]
+    halves = [vectors[:1500], vectors[1500:]]
+    made = [ex.partition(half, stream[2], 3) for half in halves]
+    result = stability.stability(made, vectors=halves, seeds=1)
+    drawn = [
+        noise.of_random_rows(d, half, np.random.default_rng([0, number, 7]))
+        for number, (d, half) in enumerate(zip(made, halves, strict=True))
+    ]
+    expected = match_directions(drawn[0].means, drawn[1].means).cosines.mean()
+    assert result.nulls["random rows"]["mean"] == pytest.approx((expected,))
+    with pytest.raises(ValueError, match="rows of 1 dictionaries"):
+        stability.stability(made, vectors=halves[:1])
+
+
 def test_without_rows_the_null_of_random_rows_is_left_out(dictionaries):
     result = stability.stability(dictionaries[:2], seeds=1)
     assert "random rows" not in result.nulls
