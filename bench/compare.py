@@ -78,7 +78,8 @@ def row(base: Side, name: str, found: Comparison, seconds: float, inputs: dict[s
             "drift": c.drift,
             "drift_of_noise": c.drift_of_noise,
             "below_cutoff": c.below_cutoff,
-            "below_of_noise": c.below_of_noise,
+            "exceeded": c.exceeded,
+            "exceeded_of_noise": c.exceeded_of_noise,
             "beyond_noise": c.beyond_noise,
             "nulls": c.nulls,
             **{s: c.count(s) for s in ("persisted", "moved", "unclear", "apart")},
@@ -107,11 +108,11 @@ def row(base: Side, name: str, found: Comparison, seconds: float, inputs: dict[s
     )
 
 
-def called_changed(found: noise.SeedNoise, fresh: noise.SeedNoise) -> list[float]:
-    """Of each fresh split, the share of pairs below the cutoff that the others give."""
-    below = fresh.directions.score < found.directions.cutoff(fresh.directions.share, 0.05)
-    split = fresh.directions.split
-    return (np.bincount(split, below) / np.bincount(split)).tolist()
+def of_fresh(found: noise.SeedNoise, fresh: noise.SeedNoise) -> list[float]:
+    """How far the pairs of each fresh split are exceeded by those of the baseline."""
+    pairs = fresh.directions
+    exceeded = found.directions.exceeding(pairs.score, pairs.share)
+    return (np.bincount(pairs.split, exceeded) / np.bincount(pairs.split)).tolist()
 
 
 def noise_row(
@@ -133,8 +134,8 @@ def noise_row(
             str(q): float(np.quantile(found.directions.score, q))
             for q in (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
         },
-        below_cutoff=found.directions.shares_below(0.05).tolist(),
-        fresh_below_cutoff=called_changed(found, fresh),
+        exceeded=found.directions.exceeding_of_splits().tolist(),
+        fresh_exceeded=of_fresh(found, fresh),
         shares=shares.tolist(),
         cutoff=found.directions.cutoff(shares, 0.05).tolist(),
         f1_cutoff=found.overlaps.cutoff(shares, 0.05).tolist(),

@@ -113,18 +113,14 @@ def span(values: list[float] | None) -> str:
     return "–" if values is None else f"{values[0]:.3f} to {values[-1]:.3f}"
 
 
-def percent(values: list[float]) -> str:
-    return f"{values[0]:.1%} to {values[-1]:.1%}"
-
-
 def noise_table(rows: list[dict]) -> str:
     lines = []
     for row in rows:
         means, quantiles = row["mean_score"]["directions"], row["quantiles"]
         low, high = np.quantile(means, [0.025, 0.975])
-        cutoff = dict(zip(row["sizes"], row["cutoff"], strict=True))
-        fresh = np.array(row["fresh_below_cutoff"])
-        limit = np.quantile(row["below_cutoff"], 0.975)
+        cutoff = dict(zip((round(1 / x) for x in row["shares"]), row["cutoff"], strict=True))
+        fresh = np.array(row["fresh_exceeded"])
+        limit = np.quantile(row["exceeded"], 0.975)
         lines.append(
             [
                 row["site"],
@@ -133,7 +129,7 @@ def noise_table(rows: list[dict]) -> str:
                 "{:,} to {:,}".format(*row["half_regions"]),
                 f"{low:.3f} to {high:.3f}",
                 *(f"{quantiles[q]:.2f}" for q in ("0.05", "0.25", "0.5", "0.75")),
-                *(f"{cutoff[n]:.2f}" for n in (1, 16, 256)),
+                *(f"{cutoff[n]:.2f}" for n in (2**14, 2**10, 2**6)),
                 f"{min(row['nmi']):.3f} to {max(row['nmi']):.3f}",
                 f"{(fresh > limit).sum()} of {len(fresh)}",
             ]
@@ -141,7 +137,7 @@ def noise_table(rows: list[dict]) -> str:
     header = [
         *("site", "p", "basis", "regions of halves", "mean cosine of halves"),
         *("5th percentile", "25th", "median", "75th"),
-        *("cutoff, 1 member", "16", "256", "NMI of halves", "fresh splits beyond"),
+        *("cutoff, share 1/16,384", "1/1,024", "1/64", "NMI of halves", "fresh splits beyond"),
     ]
     return table(header, lines)
 
@@ -163,7 +159,8 @@ def drift_table(rows: list[dict], space: str) -> str:
                 f"{found['drift']:.3f}",
                 span(found["drift_of_noise"]),
                 f"{found['below_cutoff']:.1%}",
-                percent(found["below_of_noise"]),
+                f"{found['exceeded']:.0%}",
+                f"{found['exceeded_of_noise'][0]:.0%} to {found['exceeded_of_noise'][2]:.0%}",
                 f"**{'outside' if beyond else 'within'}**",
                 *(f"{found[name]:,}" for name in ("persisted", "moved", "dropped", "introduced")),
                 f"{found['unclear']:,}",
@@ -171,7 +168,8 @@ def drift_table(rows: list[dict], space: str) -> str:
             ]
         )
     header = [
-        *("site", "p", "A beside", "regions", "drift", "of halves", "below cutoff", "of halves"),
+        *("site", "p", "A beside", "regions", "drift", "of halves", "below cutoff"),
+        *("halves agree more", "by noise"),
         *("seed noise", "persisted", "moved", "dropped", "introduced", "too small"),
         "mean score of nulls",
     ]
@@ -263,11 +261,11 @@ def figure(rows: list[dict]) -> None:
     with drawing(7.2, 3.0, columns=2) as (made, (left, right)):
         for number, row in enumerate(noise):
             label = f"{row['site']}, p = {row['percentile']:g}"
-            sizes, cutoff = np.array(row["sizes"]), np.array(row["cutoff"])
-            left.step(sizes, cutoff, where="post", color=COLORS[number % 6], label=label)
+            shares, cutoff = np.array(row["shares"]), np.array(row["cutoff"])
+            left.step(shares, cutoff, where="post", color=COLORS[number % 6], label=label)
         left.axhline(0.7, color=QUIET, linestyle=":", label="the published cutoff")
         left.set_xscale("log")
-        left.set_xlabel("members of the smaller region")
+        left.set_xlabel("share of rows of the smaller region")
         left.set_ylabel("5th percentile of cosines of halves")
         left.legend(loc="lower right")
         names = list(dict.fromkeys(r["compared_with"].split(",")[0] for r in compared))
@@ -275,11 +273,12 @@ def figure(rows: list[dict]) -> None:
             found = row["spaces"][OWN]
             place = names.index(row["compared_with"].split(",")[0])
             color = COLORS[1] if found["beyond_noise"] else COLORS[0]
-            right.plot(found["below_cutoff"], place, "o", color=color, markersize=4)
-        limits = [row["spaces"][OWN]["below_of_noise"][2] for row in compared]
-        right.axvspan(min(limits), max(limits), color=COLORS[2], alpha=0.4)
+            right.plot(found["exceeded"], place, "o", color=color, markersize=4)
+        limits = [row["spaces"][OWN]["exceeded_of_noise"] for row in compared]
+        low, high = (max(span[0] for span in limits), min(span[2] for span in limits))
+        right.axvspan(low, high, color=COLORS[2], alpha=0.4)
         right.set_yticks(range(len(names)), names)
-        right.set_xlabel("share of pairs below the cutoff; 97.5 % of halves")
+        right.set_xlabel("pairs of halves that agree more; by noise")
         save_figure(made, FIGURE)
 
 

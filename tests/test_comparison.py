@@ -237,11 +237,22 @@ def test_cutoffs_are_quantiles_of_pairs_of_like_share():
     assert np.isnan(nothing.cutoff(np.array([0.1]), 0.5)).all()
 
 
+def test_scores_are_held_against_pairs_of_like_share():
+    share = np.repeat([0.01, 0.6], 100)
+    pairs = PairScores(
+        np.tile(np.arange(100.0), 2) + (share > 0.1) * 1000, share, share.astype(int)
+    )
+    found = pairs.exceeding(np.array([-1, 49.5, 99, 1000, 2000]), np.array([0, 0.01, 0, 0.6, 0.7]))
+    assert found == pytest.approx([1, 0.5, 0.005, 0.995, 0])
+    nothing = PairScores(share[:0], share[:0], share[:0].astype(int))
+    assert np.isnan(nothing.exceeding(np.array([1.0]), np.array([0.1]))).all()
+
+
 def test_the_noise_of_a_split_is_judged_by_the_other_splits():
     split = np.repeat([0, 1, 2], 200)
     score = np.where(split == 2, 0.1, 0.9)  # one split is unlike the others
-    below = PairScores(score, np.full(600, 0.01), split).shares_below(0.05)
-    assert below.tolist() == [0, 0, 1]
+    exceeded = PairScores(score, np.full(600, 0.01), split).exceeding_of_splits()
+    assert exceeded == pytest.approx([0.25, 0.25, 1])
 
 
 def test_differences_are_told_and_equal_dictionaries_have_none(built):
@@ -326,7 +337,8 @@ def test_the_status_of_a_pair_by_chance_and_noise():
         nulls={},
         cutoff=np.array([0.8, 0.8, 0.8, 0.1]),
         noise=(0.9, 0.8),
-        noise_below=(0.0, 0.2),
+        exceeded=0.6,
+        noise_exceeded=(0.4, 0.5),
     )
     assert found.status.tolist() == ["persisted", "moved", "apart", "unclear"]
     assert found.status_of_regions(0).tolist()[-1] == "alone"

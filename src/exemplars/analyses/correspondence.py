@@ -53,8 +53,11 @@ class Correspondence:
     """(P,) what a small share of pairs of like share stay below by seed noise; None without it."""
     noise: tuple[float, ...]
     """Mean score of each pair of random halves; () without."""
-    noise_below: tuple[float, ...]
-    """Share of each pair of random halves' pairs below the cutoff that the other halves give."""
+    exceeded: float
+    """Mean over the pairs of the part of like pairs of random halves that score more: 1/2 by seed
+    noise, 1 where every pair is worse than every pair of halves. NaN without halves."""
+    noise_exceeded: tuple[float, ...]
+    """The same of each pair of random halves, held against the others."""
 
     @property
     def status(self) -> NDArray[np.str_]:
@@ -105,17 +108,19 @@ class Correspondence:
         return _span(1.0 - np.array(self.noise))
 
     @property
-    def below_of_noise(self) -> tuple[float, float, float] | None:
-        """The same of their share of pairs below the cutoff."""
-        return _span(np.array(self.noise_below))
+    def exceeded_of_noise(self) -> tuple[float, float, float] | None:
+        """The same of how far random halves are exceeded by the others."""
+        return _span(np.array(self.noise_exceeded))
 
     @property
     def beyond_noise(self) -> bool | None:
-        """Whether more pairs lie below the cutoff than in 97.5 % of random halves; None without
-        these.
+        """Whether pairs are exceeded by more than those of 97.5 % of random halves are; None
+        without these.
+
+        Not the mean score decides: it depends on how many small regions there are.
         """
-        noise = self.below_of_noise
-        return None if noise is None else self.below_cutoff > noise[2]
+        noise = self.exceeded_of_noise
+        return None if noise is None else self.exceeded > noise[2]
 
 
 def by_direction(
@@ -173,7 +178,8 @@ def by_direction(
         nulls={name: tuple(values) for name, values in scores.items()},
         cutoff=None if noise is None else noise.cutoff(share, quantile),
         noise=() if noise is None else tuple(noise.means().tolist()),
-        noise_below=() if noise is None else tuple(noise.shares_below(quantile).tolist()),
+        exceeded=float("nan") if noise is None else _mean(noise.exceeding(found.cosines, share)),
+        noise_exceeded=() if noise is None else tuple(noise.exceeding_of_splits().tolist()),
     )
 
 
@@ -217,7 +223,8 @@ def by_rows(
         nulls={"permuted rows": tuple(_mean(null.f1) for null in drawn)},
         cutoff=None if noise is None else noise.cutoff(share, quantile),
         noise=() if noise is None else tuple(noise.means().tolist()),
-        noise_below=() if noise is None else tuple(noise.shares_below(quantile).tolist()),
+        exceeded=float("nan") if noise is None else _mean(noise.exceeding(overlap.f1, share)),
+        noise_exceeded=() if noise is None else tuple(noise.exceeding_of_splits().tolist()),
     )
 
 

@@ -67,14 +67,37 @@ class PairScores:
         levels = [np.quantile(self.score[own == k], quantile) for k in range(1, len(edges) + 1)]
         return np.array(levels)[asked - 1]
 
-    def shares_below(self, quantile: float) -> Float64:
-        """(S,) share of each pair of dictionaries' pairs below the cutoff that the others give."""
-        shares = []
+    def exceeding(self, score: Float64, share: Float64) -> Float64:
+        """Of each score, the part of pairs of like share that score more; ties count half.
+
+        Args:
+            score: (n,).
+            share: (n,) of the smaller region of a pair.
+
+        Returns:
+            (n,) in [0, 1], on the average 1/2 where scores are of the same kind; NaN if there are
+            no pairs to hold them against.
+        """
+        found = np.full(len(score), np.nan)
+        if not len(self.score):
+            return found
+        edges = self._classes()
+        own, asked = (np.searchsorted(edges, x, "right") for x in (self.share, share))
+        for k in range(1, len(edges) + 1):
+            alike, mine = np.sort(self.score[own == k]), asked == k
+            below = np.searchsorted(alike, score[mine], "left")
+            not_above = np.searchsorted(alike, score[mine], "right")
+            found[mine] = 1.0 - (below + not_above) / (2 * len(alike))
+        return found
+
+    def exceeding_of_splits(self) -> Float64:
+        """(S,) mean of `exceeding` over each pair of dictionaries, held against the others."""
+        means = []
         for split in range(int(self.split.max(initial=-1)) + 1):
             own = self.split == split
             others = PairScores(self.score[~own], self.share[~own], self.split[~own])
-            shares.append((self.score[own] < others.cutoff(self.share[own], quantile)).mean())
-        return np.array(shares)
+            means.append(others.exceeding(self.score[own], self.share[own]).mean())
+        return np.array(means)
 
     def _classes(self) -> Float64:
         """Ascending lower edges of the classes of shares; the first is 0."""

@@ -60,7 +60,7 @@ def comparison_sentence(result: Comparison) -> str:
 
 def _verdict(result: Comparison) -> str:
     found = result.decisive
-    noise = found.below_of_noise
+    noise = found.exceeded_of_noise
     assert noise is not None
     if found.beyond_noise:
         said = "B differs from A by more than seed noise"
@@ -69,8 +69,8 @@ def _verdict(result: Comparison) -> str:
     else:
         said = "B does not differ from A by more than seed noise"
     return (
-        f"{said} ({found.below_cutoff:.1%} of partners agree less than {1 - result.quantile:.0%} "
-        f"of like ones do between random halves; among halves {noise[0]:.1%} to {noise[2]:.1%})"
+        f"{said} (of like pairs of random halves, {found.exceeded:.0%} agree more than A's and B's "
+        f"do; by noise alone {noise[0]:.0%} to {noise[2]:.0%})"
     )
 
 
@@ -85,7 +85,7 @@ def _side(name: str, side: Side) -> str:
 def _spaces_table(result: Comparison) -> str:
     lines = []
     for space, found in result.correspondences.items():
-        noise, below = found.drift_of_noise, found.below_of_noise
+        noise, exceeded = found.drift_of_noise, found.exceeded_of_noise
         lines.append(
             (
                 f"{'→ ' if space == result.space else '  '}{space}",
@@ -96,14 +96,15 @@ def _spaces_table(result: Comparison) -> str:
                 "–" if noise is None else f"{1 - noise[2]:.3f} to {1 - noise[0]:.3f}",
                 *(_draws(found.nulls.get(name)) for name in _null_names(result)),
                 "–" if np.isnan(found.below_cutoff) else f"{found.below_cutoff:.1%}",
-                "–" if below is None else f"{below[0]:.1%} to {below[2]:.1%}",
+                "–" if np.isnan(found.exceeded) else f"{found.exceeded:.0%}",
+                "–" if exceeded is None else f"{exceeded[0]:.0%} to {exceeded[2]:.0%}",
                 found.method,
             )
         )
     header = (
         *("in", "pairs", "score", "mean", "median", "mean of halves"),
         *_null_names(result),
-        *("below cutoff", "of halves", "matched by"),
+        *("below cutoff", "halves agree more", "by noise", "matched by"),
     )
     return table(header, lines)
 
