@@ -55,9 +55,9 @@ with the 5th or the 95th percentile. By shared rows nothing has to be moved.
 Leader clustering depends on the order of its rows. Two dictionaries of *one* model on random halves of *one*
 text are far from equal, so a fixed cosine such as the published 0.7 calls many regions changed that did
 not. The yardstick here is a baseline: the documents are split into random halves (20 times), a dictionary is
-built from each with A's center and θ, and the halves are matched with each other. Means of large regions agree
-far better than those of small ones, so the cutoff is taken size by size: what 5 % of pairs whose smaller region
-has about as many members stay below.
+built from each with A's center and θ, and the halves are matched with each other. Frequent regions agree
+far better than rare ones, so the cutoff is taken share by share: what 5 % of pairs stay below whose smaller region has
+about the same share of all rows (between the same powers of 1/2, classes joined until each has 100 pairs).
 
 | a pair | is |
 |---|---|
@@ -66,18 +66,24 @@ has about as many members stay below.
 | below the cutoff, no better than chance; or a region without a partner | *dropped* (A's), *introduced* (B's) |
 | at the cutoff or above, no better than chance | *too small to tell*: halves of one text do no better |
 
-*Chance* is the 97.5th percentile of pairs of that size where nothing corresponds: B's directions after a random
+*Chance* is the 97.5th percentile of pairs of that share where nothing corresponds: B's directions after a random
 rotation, which keeps all angles between them; by shared rows, permuted rows. Two more nulls stand in the tables:
 as many random rows of B as exemplars, and rows permuted among rows of one token (what the tokens alone
 explain).
 
-By construction 5 % of pairs lie below the cutoff when nothing changed. So the first line compares that
-share with what it is among the halves: beyond their 97.5th percentile, B differs by more than seed noise. A single
-region that "moved" may always be one of the 5 %.
+By construction 5 % of pairs lie below the cutoff when nothing changed; a single region that "moved" may always be one of
+them. So the first line judges all pairs together: of the pairs of halves that are like a pair of A and B, how many agree
+more? By noise alone half of them do. If more do than among 97.5 % of the halves (each held against the others), B differs
+from A by more than seed noise. The mean cosine is shown too (*drift* is 1 − the mean score) and does not decide: it depends on
+how many rare regions there are.
+
+*Within seed noise is not unchanged.* Dictionaries of the same rows in the same order are nearer to each other than two
+orders of one model are. A model can change by less than another order changes its dictionary; that shows in what the same
+tokens do, not in directions of regions.
 
 The baseline is made from `--text` or `--activations`, can be kept (`--save-baseline`) and given
-(`--baseline`). Its halves have half as many rows as are read, so it is noisier than two dictionaries of
-all rows; being taken size by size, it allows for that. Two folders alone can be compared too: pairs are told
+(`--baseline`). Its halves have half as many rows as are read, so it is a little noisier than two dictionaries of
+all rows. Two folders alone can be compared too: pairs are told
 from chance, and nothing is said to have moved.
 """
 
