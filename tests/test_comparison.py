@@ -4,16 +4,19 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import exemplars as ex
 from exemplars.analyses import noise as seeds
 from exemplars.analyses.changes import text_overlap
 from exemplars.analyses.comparison import compare, largest_share, region_norms
-from exemplars.analyses.correspondence import SPACES, rotated, seen_from
+from exemplars.analyses.correspondence import SPACES, Correspondence, rotated, seen_from
 from exemplars.analyses.differences import differences
 from exemplars.analyses.noise import PairScores, SeedNoise, seed_noise
+from exemplars.analyses.overlap import mutual_information
 from exemplars.analyses.shared_rows import SharedRows, SiteRows, share_rows
+from exemplars.contexts import TableContexts
 from exemplars.errors import FormatError, MismatchError, SourceError
 
 WIDTH, CLOUDS = 24, 40
@@ -211,7 +214,7 @@ def test_seed_noise_is_read_back_as_it_was_written(built, tmp_path):
     noise.save(tmp_path / "noise.json")
     back = SeedNoise.load(tmp_path / "noise.json")
     assert back.directions.score == pytest.approx(noise.directions.score, abs=1e-6)
-    assert np.array_equal(back.overlaps.size, noise.overlaps.size)
+    assert np.array_equal(back.overlaps.share, noise.overlaps.share)
     assert np.array_equal(back.n_regions, noise.n_regions)
     assert (back.splits, back.basis, back.threshold) == (8, "mean", noise.threshold)
     for text in ("[1]", '{"kind": "other"}', "no", json.dumps({"kind": "exemplars seed noise"})):
@@ -220,25 +223,36 @@ def test_seed_noise_is_read_back_as_it_was_written(built, tmp_path):
             SeedNoise.load(tmp_path / "bad.json")
 
 
-def test_cutoffs_are_quantiles_of_pairs_of_like_size():
+def test_cutoffs_are_quantiles_of_pairs_of_like_share():
     random = np.random.default_rng(0)
-    size = np.repeat([1, 2, 8, 64], 200)
+    share = np.repeat([0.01, 0.02, 0.1, 0.6], 200)
     score = random.random(800) * 0.1 + np.repeat([0.2, 0.4, 0.6, 0.8], 200)
-    pairs = PairScores(score, size, np.repeat([0, 1], 400))
-    cut = pairs.cutoff(np.array([0, 1, 3, 10, 10**9]), 0.05)
-    expected = [np.quantile(score[size == n], 0.05) for n in (1, 1, 2, 8, 64)]
+    pairs = PairScores(score, share, np.repeat([0, 1], 400))
+    cut = pairs.cutoff(np.array([0, 0.01, 0.03, 0.12, 1.0]), 0.05)
+    expected = [np.quantile(score[share == n], 0.05) for n in (0.01, 0.01, 0.02, 0.1, 0.6)]
     assert cut == pytest.approx(expected)
-    few = PairScores(score[::40], size[::40], np.zeros(20, int))
-    assert few.cutoff(np.array([1, 64]), 0.5) == pytest.approx([np.median(score[::40])] * 2)
-    nothing = PairScores(score[:0], size[:0], size[:0])
-    assert np.isnan(nothing.cutoff(np.array([1]), 0.5)).all()
+    few = PairScores(score[::40], share[::40], np.zeros(20, int))
+    assert few.cutoff(np.array([0.01, 0.6]), 0.5) == pytest.approx([np.median(score[::40])] * 2)
+    nothing = PairScores(score[:0], share[:0], share[:0].astype(int))
+    assert np.isnan(nothing.cutoff(np.array([0.1]), 0.5)).all()
 
 
-def test_sizes_of_a_class_between_two_edges_use_that_class():
-    score, size = np.repeat([0.1, 0.9], 300), np.repeat([1, 100], 300)
-    cut = PairScores(score, size, np.zeros(600, int)).cutoff(np.array([1, 2, 50, 100]), 0.5)
-    assert cut[0] == pytest.approx(0.1)
-    assert cut[-1] == pytest.approx(0.9)
+def test_scores_are_held_against_pairs_of_like_share():
+    share = np.repeat([0.01, 0.6], 100)
+    pairs = PairScores(
+        np.tile(np.arange(100.0), 2) + (share > 0.1) * 1000, share, share.astype(int)
+    )
+    found = pairs.exceeding(np.array([-1, 49.5, 99, 1000, 2000]), np.array([0, 0.01, 0, 0.6, 0.7]))
+    assert found == pytest.approx([1, 0.5, 0.005, 0.995, 0])
+    nothing = PairScores(share[:0], share[:0], share[:0].astype(int))
+    assert np.isnan(nothing.exceeding(np.array([1.0]), np.array([0.1]))).all()
+
+
+def test_the_noise_of_a_split_is_judged_by_the_other_splits():
+    split = np.repeat([0, 1, 2], 200)
+    score = np.where(split == 2, 0.1, 0.9)  # one split is unlike the others
+    exceeded = PairScores(score, np.full(600, 0.01), split).exceeding_of_splits()
+    assert exceeded == pytest.approx([0.25, 0.25, 1])
 
 
 def test_differences_are_told_and_equal_dictionaries_have_none(built):
@@ -270,6 +284,16 @@ def test_differences_are_told_and_equal_dictionaries_have_none(built):
     assert len(differences(a, b)) == 9
 
 
+def test_a_baseline_of_something_else_is_told(built):
+    _, _, _, d, noise = built
+    assert compare(d, d, noise=noise, seeds=1).differences == ()
+    d = replace(d, provenance={"site": {"name": "resid_post.1"}})
+    other = replace(noise, site="resid_post.2", threshold=0.5)
+    said = compare(d, d, noise=other, seeds=1).differences
+    assert len(said) == 2
+    assert said[0].startswith("the seed noise is of resid_post.2 and A of resid_post.1")
+
+
 def test_rows_are_paired_by_document_and_position():
     def side(document, position, token):
         arrays = [np.array(x, np.int64) for x in (document, position, token)]
@@ -299,6 +323,72 @@ def test_partners_read_alike_only_if_texts_were_kept(built):
     d = built[3]
     pairs = np.stack([np.arange(len(d))] * 2, axis=1)
     assert np.isnan(text_overlap(d, d, pairs, np.random.default_rng(0))).all()
+
+
+def test_the_status_of_a_pair_by_chance_and_noise():
+    found = Correspondence(
+        space="own frames",
+        method="hungarian",
+        n_regions=(5, 4),
+        pairs=np.stack([np.arange(4)] * 2, axis=1),
+        score=np.array([0.9, 0.5, 0.1, 0.15]),
+        share=np.array([0.3, 0.3, 0.3, 0.1]),
+        chance=np.full(4, 0.2),
+        nulls={},
+        cutoff=np.array([0.8, 0.8, 0.8, 0.1]),
+        noise=(0.9, 0.8),
+        exceeded=0.6,
+        noise_exceeded=(0.4, 0.5),
+    )
+    assert found.status.tolist() == ["persisted", "moved", "apart", "unclear"]
+    assert found.status_of_regions(0).tolist()[-1] == "alone"
+    assert (found.dropped, found.introduced) == (2, 1)
+    assert found.below_cutoff == 0.5
+    assert found.beyond_noise is True
+    assert found.drift == pytest.approx(1 - 1.65 / 4)
+    assert found.drift_of_noise[1] == pytest.approx(0.15)
+    alone = replace(found, cutoff=None)
+    assert alone.status.tolist() == ["paired", "paired", "apart", "apart"]
+
+
+def test_the_error_of_mutual_information_is_the_jackknife_over_documents(built):
+    vectors, documents, calibration, d, _ = built
+    other = ex.partition(vectors[::-1].copy(), calibration, 4)
+    agreement = compare(d, other, rows=shared(vectors), seeds=1).agreement
+    labels = d.assign(vectors)[0], other.assign(vectors)[0]
+    group = np.random.default_rng(0).permutation(240)[documents] % 20
+    left = [mutual_information(*(side[group != g] for side in labels)) for g in range(20)]
+    assert agreement.nmi_error == pytest.approx(np.sqrt(19) * np.std(left))
+
+
+def test_rows_that_a_build_would_drop_have_no_region(built):
+    vectors, _, calibration, _, _ = built
+    limited = replace(calibration, norm_limit=float(np.median(np.linalg.norm(vectors, axis=1))))
+    regions = seeds.regions_of(ex.partition(vectors, limited, 4), vectors)
+    assert np.array_equal(regions < 0, np.linalg.norm(vectors, axis=1) > limited.norm_limit)
+
+
+def test_what_was_dropped_is_listed_from_the_largest_on(built):
+    _, _, calibration, d, noise = built
+    fewer = ex.partition(rows(2, clouds=10)[0], calibration, 4)
+    found = compare(d, fewer, noise=noise, examples=4)
+    dropped = [c for c in found.changes if c.kind == "dropped"]
+    lost = np.isin(found.decisive.status_of_regions(0), ("apart", "alone"))
+    largest = np.sort(d.counts[lost])[::-1][:4]
+    assert [c.share_a * d.counts.sum() for c in dropped] == pytest.approx(largest)
+
+
+def test_partners_that_read_alike_are_told_from_random_ones(built):
+    def seen(words):
+        table = pa.table({"region": list(range(len(words))), "text": words})
+        return replace(d, contexts=TableContexts(table))
+
+    d = built[3]
+    words = [f"word {k}" for k in range(len(d))]
+    pairs = np.stack([np.arange(len(d))] * 2, axis=1)
+    same, by_chance = text_overlap(seen(words), seen(words), pairs, np.random.default_rng(0))
+    assert same == 1
+    assert by_chance < 0.2
 
 
 def test_arguments_are_checked(built):

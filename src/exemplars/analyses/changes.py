@@ -33,7 +33,7 @@ class Change:
     score: float
     """Of the pair: cosine or F1; NaN where there is none."""
     cutoff: float
-    """What seed noise gives pairs of this size at the least; NaN where not known."""
+    """What seed noise gives pairs of this share at the least; NaN where not known."""
     share_a: float
     """Share of A's members that the region has; NaN where there is none."""
     share_b: float

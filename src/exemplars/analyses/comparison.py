@@ -8,7 +8,7 @@ chance gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ class Comparison:
     quantile: float
     """The share of pairs that seed noise alone puts below the cutoff."""
     differences: tuple[str, ...]
-    """In how the two were made, as sentences: each may be what a change is due to."""
+    """In how the two, and the seed noise, were made: each may be what a change is due to."""
     correspondences: Mapping[str, Correspondence]
     """By `SPACES`; those that could be made."""
     norm_span: tuple[float, float] | None
@@ -210,7 +210,7 @@ def compare(
         basis=basis,
         space=space,
         quantile=quantile,
-        differences=differences(a, b),
+        differences=(*differences(a, b), *(() if noise is None else _noise_differences(a, noise))),
         correspondences=found,
         norm_span=span,
         agreement=agreement,
@@ -359,6 +359,17 @@ def largest_share(of_one: Int64, of_other: Int64, n_regions: int) -> tuple[Int64
     to[cells] = pairs[first[place], 1]
     share[cells] = counts[first[place]] / np.bincount(pairs[:, 0], counts)[cells]
     return to, share
+
+
+def _noise_differences(a: Dictionary, noise: SeedNoise) -> Iterator[str]:
+    """In how the seed noise was made otherwise than A."""
+    if None not in (a.site, noise.site) and a.site != noise.site:
+        yield f"the seed noise is of {noise.site} and A of {a.site}; make a baseline of A"
+    if noise.threshold != a.threshold:
+        yield (
+            f"the seed noise is of θ = {noise.threshold:.4f} (p = {noise.percentile:g}) and A has "
+            f"θ = {a.threshold:.4f}; make a baseline of A"
+        )
 
 
 def _norm_span(a: Dictionary, b: Dictionary, basis: str, pairs: Int64) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exemplars.analyses.matching import Matching, match_directions
-from exemplars.analyses.noise import PairScores, smaller_regions
+from exemplars.analyses.noise import PairScores, smaller_shares
 from exemplars.analyses.overlap import Overlap, match_overlap, permuted
 from exemplars.dictionary import Dictionary
 from exemplars.geometry import Float32, Float64, Int64, to_directions
@@ -23,7 +23,7 @@ SPACES = ("own frames", "one frame", "shared rows")
 no directions, but the regions that the same rows fall into."""
 STATUSES = ("persisted", "moved", "apart", "unclear", "paired")
 """Of a pair: within seed noise; beyond it but better than chance; no better than chance; no better
-than chance, as pairs of its size are by seed noise alone; better than chance, with no seed noise
+than chance, as pairs of its share are by seed noise alone; better than chance, with no seed noise
 to tell it from."""
 
 CHANCE = 0.975
@@ -43,18 +43,21 @@ class Correspondence:
     """(P, 2) region of A, region of B."""
     score: Float64
     """(P,) cosine; of shared rows F1."""
-    size: Int64
-    """(P,) members of the smaller region."""
+    share: Float64
+    """(P,) of all members, that the smaller region has."""
     chance: Float64
-    """(P,) what 97.5 % of pairs of like size stay below where nothing corresponds."""
+    """(P,) what 97.5 % of pairs of like share stay below where nothing corresponds."""
     nulls: Mapping[str, tuple[float, ...]]
     """Mean score in each draw of what stands for B."""
     cutoff: Float64 | None
-    """(P,) what a small share of pairs of like size stay below by seed noise; None without it."""
+    """(P,) what a small share of pairs of like share stay below by seed noise; None without it."""
     noise: tuple[float, ...]
     """Mean score of each pair of random halves; () without."""
-    noise_below: tuple[float, ...]
-    """Share of each pair of random halves' pairs below the cutoff that the other halves give."""
+    exceeded: float
+    """Mean over the pairs of the part of like pairs of random halves that score more: 1/2 by seed
+    noise, 1 where every pair is worse than every pair of halves. NaN without halves."""
+    noise_exceeded: tuple[float, ...]
+    """The same of each pair of random halves, held against the others."""
 
     @property
     def status(self) -> NDArray[np.str_]:
@@ -105,17 +108,19 @@ class Correspondence:
         return _span(1.0 - np.array(self.noise))
 
     @property
-    def below_of_noise(self) -> tuple[float, float, float] | None:
-        """The same of their share of pairs below the cutoff."""
-        return _span(np.array(self.noise_below))
+    def exceeded_of_noise(self) -> tuple[float, float, float] | None:
+        """The same of how far random halves are exceeded by the others."""
+        return _span(np.array(self.noise_exceeded))
 
     @property
     def beyond_noise(self) -> bool | None:
-        """Whether more pairs lie below the cutoff than in 97.5 % of random halves; None without
-        these.
+        """Whether pairs are exceeded by more than those of 97.5 % of random halves are; None
+        without these.
+
+        Not the mean score decides: it depends on how many small regions there are.
         """
-        noise = self.below_of_noise
-        return None if noise is None else self.below_cutoff > noise[2]
+        noise = self.exceeded_of_noise
+        return None if noise is None else self.exceeded > noise[2]
 
 
 def by_direction(
@@ -156,10 +161,10 @@ def by_direction(
             drawn = match_directions(of_a, make(np.random.default_rng([seed, number])), method)
             scores[name].append(_mean(drawn.cosines))
             apart += [drawn] if name == "random rotation" else []
-    size = smaller_regions(found, a, b)
+    share = smaller_shares(found, a, b)
     chance = PairScores(
         np.concatenate([drawn.cosines for drawn in apart]),
-        np.concatenate([smaller_regions(drawn, a, b) for drawn in apart]),
+        np.concatenate([smaller_shares(drawn, a, b) for drawn in apart]),
         np.repeat(np.arange(len(apart)), [len(drawn.cosines) for drawn in apart]),
     )
     return Correspondence(
@@ -168,12 +173,13 @@ def by_direction(
         n_regions=(len(of_a), len(of_b)),
         pairs=found.pairs,
         score=found.cosines,
-        size=size,
-        chance=chance.cutoff(size, CHANCE),
+        share=share,
+        chance=chance.cutoff(share, CHANCE),
         nulls={name: tuple(values) for name, values in scores.items()},
-        cutoff=None if noise is None else noise.cutoff(size, quantile),
+        cutoff=None if noise is None else noise.cutoff(share, quantile),
         noise=() if noise is None else tuple(noise.means().tolist()),
-        noise_below=() if noise is None else tuple(noise.shares_below(quantile).tolist()),
+        exceeded=float("nan") if noise is None else _mean(noise.exceeding(found.cosines, share)),
+        noise_exceeded=() if noise is None else tuple(noise.exceeding_of_splits().tolist()),
     )
 
 
@@ -205,19 +211,20 @@ def by_rows(
         np.concatenate([null.smaller for null in drawn]),
         np.repeat(np.arange(len(drawn)), [len(null.f1) for null in drawn]),
     )
-    size = overlap.smaller
+    share = overlap.smaller
     return Correspondence(
         space=SPACES[2],
         method=overlap.method,
         n_regions=(n_a, n_b),
         pairs=overlap.pairs,
         score=overlap.f1,
-        size=size,
-        chance=chance.cutoff(size, CHANCE),
+        share=share,
+        chance=chance.cutoff(share, CHANCE),
         nulls={"permuted rows": tuple(_mean(null.f1) for null in drawn)},
-        cutoff=None if noise is None else noise.cutoff(size, quantile),
+        cutoff=None if noise is None else noise.cutoff(share, quantile),
         noise=() if noise is None else tuple(noise.means().tolist()),
-        noise_below=() if noise is None else tuple(noise.shares_below(quantile).tolist()),
+        exceeded=float("nan") if noise is None else _mean(noise.exceeding(overlap.f1, share)),
+        noise_exceeded=() if noise is None else tuple(noise.exceeding_of_splits().tolist()),
     )
 
 

@@ -25,7 +25,7 @@ from exemplars.errors import FormatError
 from exemplars.geometry import Float64, Int64, to_directions, vector_norms
 
 FEWEST_PAIRS = 100
-"""Pairs of the baseline that a cutoff of one size of regions is taken from, at least."""
+"""Pairs of the baseline that a cutoff for regions of like share is taken from, at least."""
 
 _BLOCK = 4096
 _KIND = "exemplars seed noise"
@@ -37,8 +37,8 @@ class PairScores:
 
     score: Float64
     """(P,) cosine of the pair, or F1 of its rows."""
-    size: Int64
-    """(P,) members of the smaller of its two regions."""
+    share: Float64
+    """(P,) of all members, that the smaller of its two regions has, in [0, 1]."""
     split: Int64
     """(P,) which pair of dictionaries it is of."""
 
@@ -46,48 +46,69 @@ class PairScores:
         """(S,) mean score of each pair of dictionaries."""
         return np.bincount(self.split, self.score) / np.bincount(self.split)
 
-    def cutoff(self, size: Int64, quantile: float) -> Float64:
-        """The score that a share `quantile` of pairs of like size lies below.
+    def cutoff(self, share: Float64, quantile: float) -> Float64:
+        """The score that a part `quantile` of pairs of like share lies below.
 
-        Sizes are alike if they lie between the same powers of two; neighbouring classes are joined
-        until each has `FEWEST_PAIRS` pairs.
+        Shares are alike if they lie between the same powers of 1/2; neighbouring classes are joined
+        until each has `FEWEST_PAIRS` pairs. Not the number of members decides: most of the noise is
+        which of several rows founded the region, and that does not shrink with more rows.
 
         Args:
-            size: (n,) members of the smaller region of a pair.
+            share: (n,) of the smaller region of a pair.
             quantile: In (0, 1).
 
         Returns:
             (n,) a cutoff for each; NaN if there are no pairs to take it from.
         """
         if not len(self.score):
-            return np.full(len(size), np.nan)
+            return np.full(len(share), np.nan)
         edges = self._classes()
-        own, asked = (
-            np.searchsorted(edges, self.size, "right"),
-            np.searchsorted(edges, size, "right"),
-        )
+        own, asked = (np.searchsorted(edges, x, "right") for x in (self.share, share))
         levels = [np.quantile(self.score[own == k], quantile) for k in range(1, len(edges) + 1)]
-        return np.array(levels)[np.maximum(asked, 1) - 1]
+        return np.array(levels)[asked - 1]
 
-    def shares_below(self, quantile: float) -> Float64:
-        """(S,) share of each pair of dictionaries' pairs below the cutoff that the others give."""
-        shares = []
+    def exceeding(self, score: Float64, share: Float64) -> Float64:
+        """Of each score, the part of pairs of like share that score more; ties count half.
+
+        Args:
+            score: (n,).
+            share: (n,) of the smaller region of a pair.
+
+        Returns:
+            (n,) in [0, 1], on the average 1/2 where scores are of the same kind; NaN if there are
+            no pairs to hold them against.
+        """
+        found = np.full(len(score), np.nan)
+        if not len(self.score):
+            return found
+        edges = self._classes()
+        own, asked = (np.searchsorted(edges, x, "right") for x in (self.share, share))
+        for k in range(1, len(edges) + 1):
+            alike, mine = np.sort(self.score[own == k]), asked == k
+            below = np.searchsorted(alike, score[mine], "left")
+            not_above = np.searchsorted(alike, score[mine], "right")
+            found[mine] = 1.0 - (below + not_above) / (2 * len(alike))
+        return found
+
+    def exceeding_of_splits(self) -> Float64:
+        """(S,) mean of `exceeding` over each pair of dictionaries, held against the others."""
+        means = []
         for split in range(int(self.split.max(initial=-1)) + 1):
             own = self.split == split
-            others = PairScores(self.score[~own], self.size[~own], self.split[~own])
-            shares.append((self.score[own] < others.cutoff(self.size[own], quantile)).mean())
-        return np.array(shares)
+            others = PairScores(self.score[~own], self.share[~own], self.split[~own])
+            means.append(others.exceeding(self.score[own], self.share[own]).mean())
+        return np.array(means)
 
-    def _classes(self) -> Int64:
-        """Ascending lower edges of the classes of size; the first is 0."""
-        powers = 1 << np.arange(1, 63, dtype=np.int64)
-        smaller = np.searchsorted(np.sort(self.size), powers)
-        edges, held = [0], 0
+    def _classes(self) -> Float64:
+        """Ascending lower edges of the classes of shares; the first is 0."""
+        powers = 0.5 ** np.arange(62, 0, -1)
+        smaller = np.searchsorted(np.sort(self.share), powers)
+        edges, held = [0.0], 0
         for power, n in zip(powers.tolist(), smaller.tolist(), strict=True):
-            if n - held >= FEWEST_PAIRS and len(self.size) - n >= FEWEST_PAIRS:
+            if n - held >= FEWEST_PAIRS and len(self.share) - n >= FEWEST_PAIRS:
                 edges.append(power)
                 held = n
-        return np.array(edges, np.int64)
+        return np.array(edges)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,13 +195,13 @@ def seed_noise(
     told = on_step or (lambda what, done, total: None)
     told("random halves", 0, splits)
     n_regions, nmi = [], []
-    directions: list[tuple[Float64, Int64]] = []
-    overlaps: list[tuple[Float64, Int64]] = []
+    directions: list[tuple[Float64, Float64]] = []
+    overlaps: list[tuple[Float64, Float64]] = []
     for a, b in halves(vectors, documents, calibration, percentile, splits, seed):
         found = match_directions(a.basis(basis), b.basis(basis))
         overlap = row_overlap(a, b, vectors)
         n_regions.append((len(a), len(b)))
-        directions.append((found.cosines, smaller_regions(found, a, b)))
+        directions.append((found.cosines, smaller_shares(found, a, b)))
         overlaps.append((overlap.f1, overlap.smaller))
         nmi.append(overlap.nmi)
         told("random halves", len(nmi), splits)
@@ -320,28 +341,30 @@ def regions_of(dictionary: Dictionary, vectors: Any) -> Int64:
     return regions
 
 
-def smaller_regions(found: Matching, a: Dictionary, b: Dictionary) -> Int64:
-    """(P,) members of the smaller region of each pair."""
-    return np.minimum(a.counts[found.pairs[:, 0]], b.counts[found.pairs[:, 1]])
+def smaller_shares(found: Matching, a: Dictionary, b: Dictionary) -> Float64:
+    """(P,) the share of all members that the smaller region of each pair has."""
+    of_a, of_b = (d.counts / max(int(d.counts.sum()), 1) for d in (a, b))
+    smaller: Float64 = np.minimum(of_a[found.pairs[:, 0]], of_b[found.pairs[:, 1]])
+    return smaller
 
 
-def _joined(parts: Sequence[tuple[Float64, Int64]]) -> PairScores:
+def _joined(parts: Sequence[tuple[Float64, Float64]]) -> PairScores:
     return PairScores(
         score=np.concatenate([score for score, _ in parts]),
-        size=np.concatenate([size for _, size in parts]),
+        share=np.concatenate([share for _, share in parts]),
         split=np.repeat(np.arange(len(parts)), [len(score) for score, _ in parts]),
     )
 
 
 def _to_json(value: Any) -> Any:
     if isinstance(value, PairScores):
-        score = np.round(value.score, 6).tolist()
-        return {"score": score, "size": value.size.tolist(), "split": value.split.tolist()}
+        score, share = np.round(value.score, 6).tolist(), value.share.tolist()
+        return {"score": score, "share": share, "split": value.split.tolist()}
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _pair_scores(about: Any) -> PairScores:
-    score, size, split = np.array(about["score"], float), about["size"], about["split"]
-    if not len(score) == len(size) == len(split):
+    score, share, split = about["score"], about["share"], about["split"]
+    if not len(score) == len(share) == len(split):
         raise ValueError("its columns have different lengths")
-    return PairScores(score, np.array(size, np.int64), np.array(split, np.int64))
+    return PairScores(np.array(score, float), np.array(share, float), np.array(split, np.int64))

@@ -46,9 +46,11 @@ class Overlap:
         return float(self.f1.sum() / cells) if cells else float("nan")
 
     @property
-    def smaller(self) -> Int64:
-        """(P,) rows of the smaller cell of each pair."""
-        return np.minimum(self.sizes_a[self.pairs[:, 0]], self.sizes_b[self.pairs[:, 1]])
+    def smaller(self) -> Float64:
+        """(P,) the share of all rows that the smaller cell of each pair has."""
+        rows = np.minimum(self.sizes_a[self.pairs[:, 0]], self.sizes_b[self.pairs[:, 1]])
+        share: Float64 = rows / max(self.rows, 1)
+        return share
 
 
 def match_overlap(

@@ -149,14 +149,15 @@ def stability(
 
     Args:
         dictionaries: Two or more, of one site: other orders or other samples of the documents.
-        vectors: (N, D) raw activations of the stream, for the null of random rows; None: without.
-        seeds: Draws of each null.
+        vectors: For the null of random rows: (N, D) raw activations that all dictionaries are of,
+            or a sequence of such arrays, one for each dictionary; None: without it.
+        seeds: Draws of the other nulls.
         seed: Of the first.
         method: Of `match_directions`.
         on_step: Told how many pairs are matched.
 
     Raises:
-        ValueError: Fewer than two dictionaries, or other widths.
+        ValueError: Fewer than two dictionaries, other widths, or another number of arrays.
         MismatchError: They are of several sites.
     """
     _check(dictionaries, seeds)
@@ -166,15 +167,12 @@ def stability(
     nulls = _direction_nulls(dictionaries[:2], draws, method)
     null_rho: dict[tuple[str, str], float] = {}
     if vectors is not None:
-        random = [np.random.default_rng([s, 7]) for s in range(seed, seed + max(seeds, 2))]
-        drawn = [of_random_rows(dictionaries[0], vectors, r) for r in random]
+        drawn = _random_rows(dictionaries, vectors, seed)
         of_drawn, pairs_drawn, _ = _matched(drawn, method, told)
         nulls["random rows"] = {
             basis: tuple(pair.mean_cosine[basis] for pair in pairs_drawn) for basis in BASES
         }
-        null_rho = {
-            (p.name, p.basis): p.rho for p in predictors_of(drawn, of_drawn) if p.rho is not None
-        }
+        null_rho = {(p.name, p.basis): p.rho for p in predictors_of(drawn, of_drawn)}
     first = dictionaries[0]
     return Stability(
         site=first.site,
@@ -328,6 +326,20 @@ def _region_stability(mean: Float64, exemplar: Float64) -> RegionStability:
     return RegionStability(
         _nanmean(mean), _nanmean(exemplar), np.isfinite(mean).mean(axis=0), len(mean)
     )
+
+
+def _random_rows(dictionaries: Sequence[Dictionary], vectors: Any, seed: int) -> list[Dictionary]:
+    """Random rows in the place of the exemplars of each dictionary, from its own rows."""
+    each = vectors if isinstance(vectors, (list, tuple)) else [vectors] * len(dictionaries)
+    if len(each) != len(dictionaries):
+        raise ValueError(
+            f"rows of {len(each)} dictionaries were given for {len(dictionaries)}; give one array "
+            "for all, or one for each"
+        )
+    return [
+        of_random_rows(dictionary, rows, np.random.default_rng([seed, number, 7]))
+        for number, (dictionary, rows) in enumerate(zip(dictionaries, each, strict=True))
+    ]
 
 
 def _direction_nulls(

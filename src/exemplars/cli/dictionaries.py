@@ -431,19 +431,24 @@ def _save_stabilities(found: _Found, shards: Any, out: Path, seeds: Sequence[int
     from exemplars.analyses.shared_rows import site_rows
     from exemplars.analyses.stability import region_stability, stability_table
 
-    with interruptible(), step_bar() as on_step:
-        done, total = 0, len(found) * len(seeds)
-        for site in dict.fromkeys(site for site, _ in found):
-            rows = site_rows(batches[0] for batches, *_ in shards.windows([site]))
-            for key, dictionary in found.items():
-                if key[0] != site:
-                    continue
-                others = []
-                for other in orders(
-                    rows.vectors[: dictionary.rows], rows.document[: dictionary.rows],
-                    dictionary.calibration, key[1], seeds, dictionary.membership,
-                ):  # fmt: skip
-                    others.append(other)
-                    on_step("other orders", done := done + 1, total)
-                table = stability_table(region_stability(dictionary, others))
-                store.save_stability(_folder_of(out, key, found), table)
+    try:
+        with step_bar() as on_step:
+            done, total = 0, len(found) * len(seeds)
+            for site in dict.fromkeys(site for site, _ in found):
+                rows = site_rows(batches[0] for batches, *_ in shards.windows([site]))
+                for key in (key for key in found if key[0] == site):
+                    dictionary, others = found[key], []
+                    vectors, documents = rows.vectors[: dictionary.rows], rows.document
+                    for other in orders(
+                        vectors, documents[: dictionary.rows], dictionary.calibration, key[1],
+                        seeds, dictionary.membership,
+                    ):  # fmt: skip
+                        others.append(other)
+                        on_step("other orders", done := done + 1, total)
+                    table = stability_table(region_stability(dictionary, others))
+                    store.save_stability(_folder_of(out, key, found), table)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; what is in {out} is complete, but how well other orders find its "
+            "regions is not stored"
+        ) from None

@@ -60,7 +60,7 @@ def comparison_sentence(result: Comparison) -> str:
 
 def _verdict(result: Comparison) -> str:
     found = result.decisive
-    noise = found.below_of_noise
+    noise = found.exceeded_of_noise
     assert noise is not None
     if found.beyond_noise:
         said = "B differs from A by more than seed noise"
@@ -69,8 +69,8 @@ def _verdict(result: Comparison) -> str:
     else:
         said = "B does not differ from A by more than seed noise"
     return (
-        f"{said} ({found.below_cutoff:.1%} of partners agree less than {1 - result.quantile:.0%} "
-        f"of like ones do between random halves; among halves {noise[0]:.1%} to {noise[2]:.1%})"
+        f"{said} (of like pairs of random halves, {found.exceeded:.0%} agree more than A's and B's "
+        f"do; by noise alone {noise[0]:.0%} to {noise[2]:.0%})"
     )
 
 
@@ -85,7 +85,7 @@ def _side(name: str, side: Side) -> str:
 def _spaces_table(result: Comparison) -> str:
     lines = []
     for space, found in result.correspondences.items():
-        noise, below = found.drift_of_noise, found.below_of_noise
+        noise, exceeded = found.drift_of_noise, found.exceeded_of_noise
         lines.append(
             (
                 f"{'→ ' if space == result.space else '  '}{space}",
@@ -96,14 +96,15 @@ def _spaces_table(result: Comparison) -> str:
                 "–" if noise is None else f"{1 - noise[2]:.3f} to {1 - noise[0]:.3f}",
                 *(_draws(found.nulls.get(name)) for name in _null_names(result)),
                 "–" if np.isnan(found.below_cutoff) else f"{found.below_cutoff:.1%}",
-                "–" if below is None else f"{below[0]:.1%} to {below[2]:.1%}",
+                "–" if np.isnan(found.exceeded) else f"{found.exceeded:.0%}",
+                "–" if exceeded is None else f"{exceeded[0]:.0%} to {exceeded[2]:.0%}",
                 found.method,
             )
         )
     header = (
         *("in", "pairs", "score", "mean", "median", "mean of halves"),
         *_null_names(result),
-        *("below cutoff", "of halves", "matched by"),
+        *("below cutoff", "halves agree more", "by noise", "matched by"),
     )
     return table(header, lines)
 
@@ -176,8 +177,8 @@ def _cannot_conclude(result: Comparison) -> Iterator[str]:
     elif result.noise.rows < result.a.rows:
         yield (
             f"The baseline's halves have about {result.noise.rows // 2:,} rows each and A was "
-            f"built from {result.a.rows:,}: its noise is that of smaller dictionaries, compared "
-            "size by size."
+            f"built from {result.a.rows:,}: its noise is that of dictionaries of fewer rows, "
+            "compared share by share."
         )
     if result.agreement is None:
         yield (
@@ -193,13 +194,18 @@ def _cannot_conclude(result: Comparison) -> Iterator[str]:
         )
     if result.noise is not None:
         yield (
+            "Within seed noise is not unchanged: dictionaries of the same rows in the same order "
+            "are nearer to each other than two orders are, and a model can change by less than "
+            "another order changes its dictionary."
+        )
+        yield (
             f"Of pairs that did not change, {result.quantile:.0%} lie below the cutoff; a single "
             "region that moved or was dropped may be one of them."
         )
 
 
 def comparison_figure(result: Comparison) -> Figure:
-    """Scores of the pairs beside those of chance and of random halves; score against size.
+    """Scores of the pairs beside those of chance and of random halves; score against share.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -219,7 +225,7 @@ def comparison_figure(result: Comparison) -> Figure:
         left.set_ylim(0, 1)
         left.legend(loc="upper left")
         _by_size(right, found)
-        right.set_xlabel("members of the smaller region")
+        right.set_xlabel("share of the rows of the smaller region")
         right.set_ylabel(name)
     return figure
 
@@ -235,12 +241,12 @@ def _by_size(axes: Any, found: Correspondence) -> None:
     for name in dict.fromkeys(status.tolist()):
         mine = status == name
         color = colors.get(name, COLORS[5])
-        axes.plot(found.size[mine], found.score[mine], ".", color=color, markersize=3, label=name)
-    order = np.argsort(found.size, kind="stable")
+        axes.plot(found.share[mine], found.score[mine], ".", color=color, markersize=3, label=name)
+    order = np.argsort(found.share, kind="stable")
     if found.cutoff is not None:
-        axes.plot(found.size[order], found.cutoff[order], color=COLORS[2], label="cutoff")
-    axes.plot(found.size[order], found.chance[order], color=QUIET, linestyle=":", label="chance")
-    if len(found.size):
+        axes.plot(found.share[order], found.cutoff[order], color=COLORS[2], label="cutoff")
+    axes.plot(found.share[order], found.chance[order], color=QUIET, linestyle=":", label="chance")
+    if len(found.share):
         axes.set_xscale("log")
         axes.legend(loc="lower right")
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PAPER = "D = log10 N c²"
 """The predictor of the publication."""
 
+_SHOWN = (None, 4)  # predictors of each basis: the rest is in the JSON
+
 
 def stability_text(result: Stability) -> str:
     """What is found again, the predictors, and what cannot be concluded."""
@@ -102,11 +104,11 @@ def _predictors_table(result: Stability) -> str:
             _signed(p.random_rows),
             *(_number(value) for value in p.fifths),
         )
-        for basis in BASES
+        for basis, shown in zip(BASES, _SHOWN, strict=True)
         for p in sorted(
             (q for q in result.predictors if q.basis == basis),
             key=lambda q: -abs(np.nan_to_num(q.rho)),
-        )
+        )[:shown]
     ]
     fifths = ("lowest fifth", "2nd", "3rd", "4th", "highest")
     return table(
