@@ -33,6 +33,7 @@ from exemplars.analyses.families import (
     grid_mean,
     read_final,
 )
+from exemplars.analyses.wording import LAST, TOKENS
 
 MODELS = (activations.SMOLLM2, activations.QWEN, activations.GEMMA)
 PERCENTILES = (12.0, 4.0, 30.0)
@@ -82,12 +83,13 @@ def final_vectors(
         found = read_final(model, prompts.prompts, chat=chat)
         cache.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(".partial.npz")
-        np.savez(aside, embeddings=found.embeddings, vectors=np.stack(found.vectors))
+        np.savez(aside, vectors=np.stack(found.vectors), **found.embeddings)
         aside.replace(file)
         print(f"{source.title}: {len(prompts)} prompts, {time.perf_counter() - start:.0f} s")
     kept = np.load(file)
     sites = tuple(f"resid_post.{layer}" for layer in range(len(kept["vectors"])))
-    return FinalVectors(source.title, sites, tuple(kept["vectors"]), kept["embeddings"], chat)
+    embeddings = {name: kept[name] for name in (TOKENS, LAST)}
+    return FinalVectors(source.title, sites, tuple(kept["vectors"]), embeddings, chat)
 
 
 def chats(source: activations.Source, plain: bool) -> bool:

@@ -30,7 +30,7 @@ def vectors_of(name, meaning, seed, noise=0.1, sites=2):
     for _ in range(sites):
         places = 4 * np.linalg.qr(rng.normal(size=(16, 16)))[0]
         made.append((places[meaning] + noise * rng.normal(size=(N, 16)) + 1).astype(np.float32))
-    embeddings = rng.normal(size=(N, 8)).astype(np.float32)
+    embeddings = {wording.TOKENS: rng.normal(size=(N, 8)).astype(np.float32)}
     return FinalVectors(name, tuple(f"s.{k}" for k in range(sites)), tuple(made), embeddings, False)
 
 
@@ -82,7 +82,7 @@ def test_without_anything_shared_a_shared_order_alone_beats_random_matching():
 
     def noise(name):
         vectors = tuple(rng.normal(size=(N, 4)).astype(np.float32) + 1 for _ in range(4))
-        return FinalVectors(name, tuple("abcd"), vectors, vectors[0], False)
+        return FinalVectors(name, tuple("abcd"), vectors, {}, False)
 
     found = compare_families(noise("one"), noise("two"), every, percentile=4, seeds=4, draws=39)
     grid = found.grids[0]
@@ -145,7 +145,7 @@ def test_exemplars_are_the_prompts_that_founded_regions_and_lie_in_them():
 def test_where_no_region_is_of_one_class_the_numbers_are_empty_and_it_is_said():
     rng = np.random.default_rng(0)
     mixed = rng.normal(size=(N, 6)).astype(np.float32)
-    one = FinalVectors("one", ("s",), (mixed,), mixed, False)
+    one = FinalVectors("one", ("s",), (mixed,), {}, False)
     found = compare_families(one, one, PROMPTS, percentile=90, seeds=2, draws=19)
     assert np.isnan(found.grids[0].estimate).all()
     assert "That cannot be told: no region is wholly harmful" in families_answer(found)
@@ -168,7 +168,7 @@ def test_texts_show_all_numbers_and_no_escape():
     text = families_text(found)
     assert "\x1b" not in text
     assert "nan" not in text
-    for name in (wording.KMEANS, wording.LEADER, wording.TOKENS, wording.LAST):
+    for name in (wording.KMEANS, wording.LEADER, wording.TOKENS):
         assert name in text
 
 
@@ -239,8 +239,10 @@ def test_embeddings_are_means_over_the_prompts_own_tokens(chat_model):
     table = chat_model.module.get_input_embeddings().weight.detach().numpy()
     for k, prompt in enumerate(["the", "in the"]):
         ids = chat_model.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        assert found.embeddings[k] == pytest.approx(table[ids].mean(axis=0), abs=1e-6)
-    assert found.embeddings.shape == (2, WIDTH)
+        own = table[ids]
+        assert found.embeddings[wording.TOKENS][k] == pytest.approx(own.mean(axis=0), abs=1e-6)
+        assert found.embeddings[wording.LAST][k] == pytest.approx(own[-1])
+        assert own.shape[1] == WIDTH
 
 
 def test_a_model_without_template_reads_plain_text_unless_one_is_asked_for():

@@ -22,7 +22,7 @@ import numpy as np
 from exemplars.analyses import rounds
 from exemplars.analyses.prompts import PromptRows, partitions, read_prompts, stream_order
 from exemplars.analyses.rounds import Bools, PromptRegions
-from exemplars.analyses.wording import sized, wordings
+from exemplars.analyses.wording import LAST, TOKENS, sized, wordings
 from exemplars.geometry import Float32, Float64, Int64
 from exemplars.tokenization import Tokenization, tokenize_prompts
 
@@ -105,8 +105,9 @@ class FinalVectors:
     sites: tuple[str, ...]
     vectors: tuple[Float32, ...]
     """(P, D) raw, of each site."""
-    embeddings: Float32
-    """(P, E) mean of the token embeddings of each prompt, without template and special tokens."""
+    embeddings: Mapping[str, Float32]
+    """(P, E) of each prompt's own tokens, without template and special ones: the mean of their
+    embeddings (`wording.TOKENS`), and that of the last (`wording.LAST`)."""
     chat: bool
     """Whether prompts were put through the chat template."""
 
@@ -139,22 +140,31 @@ def read_final(
     names = tuple(model.site(site).name for site in sites)
     read = read_prompts(model, names, prompts, tokenization, on_step, _WINDOW_TOKENS)
     vectors = tuple(read[name].vectors for name in names)
-    return FinalVectors(model.name, names, vectors, _mean_embeddings(model, prompts), chat)
+    return FinalVectors(model.name, names, vectors, token_embeddings(model, prompts), chat)
 
 
-def _mean_embeddings(model: Model, prompts: Sequence[str]) -> Float32:
+def token_embeddings(model: Model, prompts: Sequence[str]) -> dict[str, Float32]:
+    """What a model has of prompts before its first layer, by `TOKENS` and `LAST`.
+
+    Args:
+        model: From `load_model`.
+        prompts: P texts; their special tokens are left out.
+
+    Returns:
+        (P, E) each: the mean of a prompt's token embeddings, and its last token's.
+    """
     import torch
 
     table = model.module.get_input_embeddings().weight
-    asked = tokenize_prompts(prompts, model.tokenizer, chat=False)
     special = set(getattr(model.tokenizer, "all_special_ids", ()))
-    found = []
+    means, lasts = [], []
     with torch.no_grad():
-        for prompt in asked:
+        for prompt in tokenize_prompts(prompts, model.tokenizer, chat=False):
             ids = [i for i in prompt.ids.tolist() if i not in special] or prompt.ids.tolist()
-            rows = table[torch.tensor(ids, device=table.device)]
-            found.append(rows.float().mean(dim=0).cpu().numpy())
-    return np.stack(found).astype(np.float32)
+            rows = table[torch.tensor(ids, device=table.device)].float().cpu().numpy()
+            means.append(rows.mean(axis=0))
+            lasts.append(rows[-1])
+    return {TOKENS: np.stack(means), LAST: np.stack(lasts)}
 
 
 def regions_of(

@@ -6,7 +6,7 @@ partition of the texts themselves, put in a model's place, shows how far that go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,10 +17,11 @@ from exemplars.clustering import LeaderClustering
 from exemplars.geometry import Float32, has_direction, to_directions
 
 KMEANS, LEADER, TOKENS, LAST = (
-    "TF-IDF, k-means", "TF-IDF, EP", "token embeddings, EP", "last word",
+    "TF-IDF, k-means", "TF-IDF, EP", "token embeddings, EP", "last token, EP",
 )  # fmt: skip
-"""Of `wordings`: centroids of TF-IDF vectors; leader clustering of them, in the models' order, and
-of mean token embeddings, which are a model before its first layer; the last word or sign."""
+"""Of `wordings`: centroids of TF-IDF vectors; leader clustering, in the models' order, of the same,
+of the mean of a prompt's token embeddings, and of the embedding of its last token. Embeddings are
+what a model has before its first layer: of the last one, at the final position of plain text."""
 
 _STEPS = 512
 """Thresholds that leader clustering is tried at: percentiles of pairwise distance, finest where
@@ -32,19 +33,18 @@ Wording = Callable[[int, int], PromptRegions]
 """(number of regions wanted, seed of the order) -> a partition with about as many."""
 
 
-def wordings(prompts: Sequence[str], embeddings: Float32 | None = None) -> dict[str, Wording]:
+def wordings(
+    prompts: Sequence[str], embeddings: Mapping[str, Float32] | None = None
+) -> dict[str, Wording]:
     """Ways to partition prompts by their wording, by name.
 
     Args:
         prompts: P texts.
-        embeddings: (P, D) mean of each prompt's token embeddings; None leaves `TOKENS` out.
+        embeddings: (P, D) each, by `TOKENS` and `LAST`.
     """
     tfidf = tfidf_vectors(prompts)
     found: dict[str, Wording] = {KMEANS: _KMeans(tfidf), LEADER: _Leader(tfidf, LEADER)}
-    if embeddings is not None:
-        found[TOKENS] = _Leader(embeddings, TOKENS)
-    last = last_words(prompts)
-    found[LAST] = lambda n_regions, seed: last
+    found |= {name: _Leader(vectors, name) for name, vectors in (embeddings or {}).items()}
     return found
 
 
@@ -69,24 +69,6 @@ def tfidf_vectors(prompts: Sequence[str]) -> Float32:
             "prompts"
         ) from None
     return np.asarray(found.toarray(), np.float32)
-
-
-def last_words(prompts: Sequence[str]) -> PromptRegions:
-    """Prompts by their last word, or the sign after it, in lower case."""
-    ends = [_last_word(prompt) for prompt in prompts]
-    _, first, region = np.unique(np.array(ends), return_index=True, return_inverse=True)
-    return PromptRegions(LAST, region.astype(np.int64), first.astype(np.int64))
-
-
-def _last_word(prompt: str) -> str:
-    stripped = prompt.strip().lower()
-    end = len(stripped)
-    if end and not stripped[-1].isalnum():
-        return stripped[-1]
-    start = end
-    while start and stripped[start - 1].isalnum():
-        start -= 1
-    return stripped[start:end]
 
 
 class _KMeans:

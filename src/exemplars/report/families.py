@@ -47,8 +47,8 @@ def families_text(found: FamilyComparison) -> str:
             "all pairs of sites. By chance: prompts matched at random, exact; same class: within "
             "their class. Same order: prompts matched by their place in two unlike orders, so that "
             "only the order is shared. Other order: each model has an order of its own. Wordings "
-            "stand in the other model's place, with as many regions as it has (last word: as many "
-            "as there are). Itself: through the same model. p: of the mean over the grid, against "
+            "stand in the other model's place, with as many regions as it has. Itself: through the "
+            "same model. p: of the mean over the grid, against "
             f"{found.draws:,} random matchings.",
             _best(found.grids[0], found),
             table(
