@@ -38,7 +38,7 @@ from exemplars.analyses.wording import LAST, TOKENS
 MODELS = (activations.SMOLLM2, activations.QWEN, activations.GEMMA)
 PERCENTILES = (12.0, 4.0, 30.0)
 """The first is the published one, and the headline; the others say whether it matters."""
-SEEDS, DRAWS = 5, 999
+SEEDS, DRAWS = 4, 499
 
 
 def refusal() -> LabelledPrompts:

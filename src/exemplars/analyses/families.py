@@ -356,13 +356,14 @@ def compare_families(
         draws=draws,
         n_regions=(_mean_sizes(made[0]), _mean_sizes(made[1])),
         grids=tuple(grids),
-        rand=_over_pairs(_rand, made[0], made[1], same=True),
-        rand_other_order=_over_pairs(_rand, made[0], made[1], same=False),
+        rand=_over_pairs(rounds.adjusted_rand, made[0], made[1], same=True),
+        rand_other_order=_over_pairs(rounds.adjusted_rand, made[0], made[1], same=False),
         rand_texts={
-            name: _over_pairs(_rand, made[0], found, same=True) for name, found in texts[1].items()
+            name: _over_pairs(rounds.adjusted_rand, made[0], found, same=True)
+            for name, found in texts[1].items()
         },
         rand_classes=tuple(
-            _over_pairs(_rand, m, [(classes,)] * seeds, same=True)[:, 0]
+            _over_pairs(rounds.adjusted_rand, m, [(classes,)] * seeds, same=True)[:, 0]
             if several
             else np.full(len(m[0]), np.nan)
             for m in made
@@ -400,12 +401,6 @@ def _over_pairs(
     pairs = [(s, s) for s in range(n)] if same else list(permutations(range(n), 2))
     values = [[[measure(x, y) for y in twos[t]] for x in ones[s]] for s, t in pairs]
     return np.array(values).mean(axis=0)
-
-
-def _rand(one: PromptRegions, other: PromptRegions) -> float:
-    from sklearn.metrics import adjusted_rand_score
-
-    return float(adjusted_rand_score(one.region, other.region))
 
 
 @dataclass(frozen=True, eq=False)
