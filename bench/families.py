@@ -65,7 +65,7 @@ def benign() -> LabelledPrompts:
                     genres[genre].append(text.strip())
     everywhere = [set(texts) for texts in genres.values()]
     shared = {t for one, two in combinations(everywhere, 2) for t in one & two}
-    return balanced({g: [t for t in texts if t not in shared] for g, texts in genres.items()}, 200)
+    return balanced({g: [t for t in texts if t not in shared] for g, texts in genres.items()}, 120)
 
 
 SETS = {"refusal": refusal, "benign": benign}
