@@ -233,7 +233,7 @@ def page(rows: dict[str, dict]) -> str:
         f"{', '.join(SHORT)}; every layer of each; p = {HEADLINE:g}, as published; "
         f"{first['orders']} orders of the prompts, {first['draws']} matchings. *refusal*: "
         "harmful instructions and as many harmless ones (299 each, of `refusal/`). *benign*: "
-        "AxBench's instructions about text, code and math (200 each). Activations in bfloat16; of "
+        "AxBench's instructions about text, code and math (120 each). Activations in bfloat16; of "
         "Gemma only the base model is to be had, so that \"as used\" it reads what follows no "
         "template and ends in the prompt's last token, where the others end in the template's.\n\n",
         f"{CONCLUSION}\n\n{summary(main)}\n\n",
