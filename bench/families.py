@@ -38,6 +38,7 @@ from exemplars.analyses.wording import LAST, TOKENS
 MODELS = (activations.SMOLLM2, activations.QWEN, activations.GEMMA)
 PERCENTILES = (12.0, 4.0, 30.0)
 """The first is the published one, and the headline; the others say whether it matters."""
+READINGS = ("as used", "plain")
 SEEDS, DRAWS = 4, 499
 
 
@@ -177,6 +178,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=home / "models")
     parser.add_argument("--cache", type=Path, default=home / "bench/families")
     parser.add_argument("--set", action="append", choices=list(SETS))
+    parser.add_argument("--reading", action="append", choices=READINGS)
     parser.add_argument("--pair", nargs=2, type=int, action="append")
     parser.add_argument("--percentile", type=float, action="append")
     parser.add_argument(
@@ -192,7 +194,7 @@ def main() -> None:
             chat = chats(source, options.read[1] == "plain")
             final_vectors(source, prompts, chat, options.models, options.cache)
             continue
-        for reading in ("as used", "plain"):
+        for reading in options.reading or READINGS:
             for i, j in options.pair or combinations(range(len(MODELS)), 2):
                 pair = [MODELS[i], MODELS[j]]
                 read = [

@@ -60,9 +60,11 @@ def test_leaders_depend_on_the_order_and_the_first_prompt_of_it_founds_a_region(
     assert len({tuple(ways[wording.LEADER](8, s).exemplar) for s in (1, 2, 3)}) == 3
 
 
-def test_the_prompt_nearest_a_centroid_stands_for_it(ways):
-    found = ways[wording.KMEANS](4, 1)
-    points = wording.tfidf_vectors(PROMPTS)
+def test_the_prompt_nearest_a_centroid_stands_for_it():
+    rng = np.random.default_rng(3)
+    uneven = [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(40)]
+    found = wording.wordings(uneven)[wording.KMEANS](4, 1)
+    points = wording.tfidf_vectors(uneven)
     for k, prompt in enumerate(found.exemplar):
         mine = np.flatnonzero(found.region == k)
         distance = ((points[mine] - points[mine].mean(axis=0)) ** 2).sum(axis=1)
