@@ -141,8 +141,6 @@ def write(name: str, reading: str, found: FamilyComparison, whole: bool) -> None
             "estimate": matrix(first.estimate),
             "best_text": first.best_text,
             "text": matrix(first.texts[first.best_text]),
-            "chance": matrix(first.chance),
-            "other_order": matrix(first.other_order),
             "rand": matrix(found.rand),
         }
     results.write(

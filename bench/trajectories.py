@@ -3,7 +3,7 @@
     python bench/trajectories.py                 all of it
     python bench/trajectories.py --study words   one study
 
-Three studies, each at three sites and two percentiles, in several orders of the documents:
+Three studies, each at three sites and two percentiles:
 
 - words: "The <word>", words of five categories, final position the word; and *before*: prompts that
   end where a number, a colour, a country or an animal would follow. Dictionaries of AxBench's
@@ -36,7 +36,11 @@ from exemplars.report.trajectories import TrajectoryReport, exemplar_texts, traj
 
 LAYERS = (9, 15, 24)
 PERCENTILES = (2.0, 8.0)
-ROWS, SEEDS, DRAWS = 12_000, 3, 999
+ROWS = {"outputs": 12_000, "instructions": 8_000}
+"""Of each dictionary."""
+SEEDS = {"outputs": 2, "instructions": 1}
+"""Orders of the documents."""
+DRAWS = 999
 FIGURE = Path(__file__).parents[1] / "docs/figures/trajectories"
 
 WORDS = {
@@ -182,20 +186,21 @@ class Studies:
     ) -> list[dict[str, ex.Dictionary]]:
         """For each order of the documents, dictionaries by folder name, one calibration each."""
         found = []
-        for seed in range(SEEDS):
+        for seed in range(SEEDS[name]):
             out = self.cache / f"{name}-{seed}"
             if not out.exists():
                 length = {"context_length": 256} if chat else {}
                 ex.build(
                     self.model, [f"resid_post.{k}" for k in LAYERS], ex.texts(texts),
-                    percentile=list(PERCENTILES), rows=ROWS, seed=seed + 1, out=out,
+                    percentile=list(PERCENTILES), rows=ROWS[name], seed=seed + 1, out=out,
                     tokenization=ex.Tokenization(chat=chat, **length),
                 )  # fmt: skip
             found.append({p.name: ex.load(p) for p in sorted(out.iterdir()) if p.is_dir()})
         return found
 
     def sets(self, name: str, prompts: dict[str, list[str]], texts: list[str], chat: bool) -> None:
-        built = self.dictionaries("instructions" if chat else "outputs", texts, chat)
+        kind = "instructions" if chat else "outputs"
+        built = self.dictionaries(kind, texts, chat)
         for percentile in PERCENTILES:
             for seed, several in enumerate(built):
                 chosen = [several[f"resid_post.{k}-p{percentile:g}"] for k in LAYERS]
@@ -208,7 +213,7 @@ class Studies:
                     "trajectories",
                     what=f"trajectories {name} p{percentile:g} order {seed}",
                     study=name, percentile=percentile, order=seed, chat=chat,
-                    model=activations.SMOLLM2.title, stream_rows=ROWS,
+                    model=activations.SMOLLM2.title, stream_rows=ROWS[kind],
                     **row(report), lens=[lens_row(found) for found in lens],
                 )  # fmt: skip
                 if name == "instructions" and seed == 0 and percentile == PERCENTILES[-1]:

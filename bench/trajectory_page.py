@@ -249,14 +249,19 @@ def figure(row: dict) -> None:
 def page(rows: dict[str, dict]) -> str:
     any_row = next(r for r in rows.values() if r["study"] in STUDIES)
     percentiles = sorted({r["percentile"] for r in rows.values() if "percentile" in r})
-    orders = len(of(rows, any_row["study"], percentiles[0]))
+    n = {study: len(of(rows, study, percentiles[0])) for study in STUDIES}
+    counts = ", ".join(
+        f"{of(rows, study, percentiles[0])[0]['stream_rows']:,} rows in {k} order{'s' * (k != 1)} for *{study}*"
+        for study, k in n.items()
+        if k
+    )
     last = percentiles[-1]
     done = [STUDIES[s] for s in STUDIES if of(rows, s, percentiles[0])]
     parts = [
         HEAD, "## Measured\n\n",
-        f"{any_row['model']}, layers {', '.join(short(s) for s in any_row['sites'])}; {orders} orders of "
-        f"the documents, {any_row['stream_rows']:,} rows each, of AxBench's outputs (for *instructions*: of "
-        "other instructions, through the template); ranges are over orders. "
+        f"{any_row['model']}, layers {', '.join(short(s) for s in any_row['sites'])}; dictionaries of "
+        f"{counts}, of AxBench's outputs (for *instructions*: of other instructions, through the template); "
+        "ranges are over orders. "
         f"{'; '.join(done)}. Activations in bfloat16.\n\n",
         CONCLUSION, "\n\n### Do prompts of one category land in close regions?\n\n",
         category_table(rows, percentiles), "\n\n### Do sets end in the same regions?\n\n",
