@@ -34,12 +34,13 @@ from exemplars.analyses.families import (
     read_final,
 )
 from exemplars.analyses.wording import LAST, TOKENS
+from exemplars.report.families import verdict
 
 MODELS = (activations.SMOLLM2, activations.QWEN, activations.GEMMA)
 PERCENTILES = (12.0, 4.0, 30.0)
 """The first is the published one, and the headline; the others say whether it matters."""
 READINGS = ("as used", "plain")
-SEEDS, DRAWS = 4, 499
+SEEDS, DRAWS = 3, 299
 
 
 def refusal() -> LabelledPrompts:
@@ -107,16 +108,18 @@ def grid_row(grid: TripGrid) -> dict[str, object]:
         "subset": grid.subset,
         "regions": rounded(float(np.nanmean(grid.n_regions))),
         "estimate": rounded(grid.mean),
-        "by_order": [rounded(v) for v in grid.by_order],
+        "by_orders": [rounded(v) for v in grid.by_orders],
         "chance": rounded(grid_mean(grid.chance)),
         "chance_in_class": rounded(grid_mean(grid.chance_in_class)),
-        "same_order": rounded(grid_mean(grid.same_order)),
-        "other_order": rounded(grid_mean(grid.other_order)),
         "texts": {name: rounded(grid_mean(v)) for name, v in grid.texts.items()},
-        "texts_by_order": {n: [rounded(x) for x in v] for n, v in grid.texts_by_order.items()},
+        "texts_by_orders": {n: [rounded(x) for x in v] for n, v in grid.texts_by_orders.items()},
         "share_above_text": rounded(grid.share_above_text),
-        "itself_other_order": rounded(grid_mean(grid.itself_other_order)),
-        "itself_other_layers": rounded(grid_mean(grid.itself_other_layers)),
+        "one_order": rounded(grid_mean(grid.one_order)),
+        "order_alone": rounded(grid_mean(grid.order_alone)),
+        "texts_one_order": {n: rounded(grid_mean(v)) for n, v in grid.texts_one_order.items()},
+        "same_layer": rounded(grid.same_layer),
+        "other_layers": rounded(grid.other_layers),
+        "verdict": verdict(grid),
         "p_grid": grid.p_grid,
         "p_grid_in_class": grid.p_grid_in_class,
         "cells_below_05": rounded(float((grid.p_values < 0.05).mean())),
@@ -162,7 +165,6 @@ def write(name: str, reading: str, found: FamilyComparison, whole: bool) -> None
         grids=[grid_row(grid) for grid in found.grids],
         rand={
             "estimate": rounded(grid_mean(found.rand)),
-            "other_order": rounded(grid_mean(found.rand_other_order)),
             "texts": {n: rounded(grid_mean(v)) for n, v in found.rand_texts.items()},
             "classes": [rounded(grid_mean(v)) for v in found.rand_classes],
         },

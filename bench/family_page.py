@@ -185,8 +185,8 @@ def summary(rows: list[dict]) -> str:
         for row in rows
     )
     return (
-        f"Of {n} grids (two sets of prompts, two readings, three pairs of models both ways, regions "
-        f"of the first class and all regions), {chance} have a mean above random matching (p ≤ .05), "
+        f"Of {n} grids (sets of prompts, readings, pairs of models both ways; regions "
+        f"of the first class, and all regions), {chance} have a mean above random matching (p ≤ .05), "
         f"{order} above a shared order, and **{text} above the best of four wordings**. By the adjusted "
         f"Rand index {rand} of {len(rows)} pairs agree more with each other than the first model does "
         "with any wording."
@@ -236,7 +236,7 @@ def page(rows: dict[str, dict]) -> str:
         "AxBench's instructions about text, code and math (120 each). Activations in bfloat16; of "
         "Gemma only the base model is to be had, so that \"as used\" it reads what follows no "
         "template and ends in the prompt's last token, where the others end in the template's.\n\n",
-        f"{CONCLUSION}\n\n{summary(main)}\n\n",
+        f"{conclusion(rows)}\n\n{summary(main)}\n\n",
         "![Round trips over layer pairs](figures/families.png)\n\n",
     ]  # fmt: skip
     for name, title in (("refusal", "Harmful and harmless"), ("benign", "Text, code, math")):
@@ -263,7 +263,83 @@ def page(rows: dict[str, dict]) -> str:
     return "".join(parts)
 
 
-CONCLUSION = ""
+def conclusion(rows: dict[str, dict]) -> str:
+    """What the rows say, in words: each sentence only if its rows are there."""
+    said = []
+    tuned = found_of(rows, "refusal", "as used", ("SmolLM2", "Qwen"))
+    if tuned:
+        every = [g for g in tuned["grids"] if g["subset"] == "all regions"]
+        first = tuned["grids"][0]
+        better = all(g["estimate"] > best_text(g)[1] for g in every)
+        said.append(
+            f"**Two tuned models, read through their templates** (SmolLM2 and Qwen, refusal): "
+            f"{'yes, and more than the words give' if better else 'no more than the words give'}. "
+            f"{numbers(every)} Most of the way from chance is the shared order: the published kind of null "
+            f"({three(every[0]['chance'])}) is too low by a factor of {every[0]['same_order'] / every[0]['chance']:.1f}. "
+            f"By members the models agree at {three(tuned['rand']['estimate'])}, the best wording at "
+            f"{three(max(tuned['rand']['texts'].values()))}. The published headline, wholly harmful regions, is of "
+            f"{first['regions']:.1f} regions a layer here ({three(first['estimate'])} against "
+            f"{three(best_text(first)[1])} by the best wording): too few to say more. "
+        )
+    unlike = [
+        row
+        for pair in (("SmolLM2", "Gemma"), ("Qwen", "Gemma"))
+        if (row := found_of(rows, "refusal", "as used", pair))
+    ]
+    if unlike:
+        grids = [g for row in unlike for g in row["grids"] if g["subset"] == "all regions"]
+        n = sum(g["estimate"] > best_text(g)[1] for g in grids)
+        said.append(
+            f"**A tuned model through its template and a base model without** (either and Gemma): above the best "
+            f"wording in {n} of {len(grids)} grids. {numbers(grids)}"
+        )
+    plain = [
+        row for row in rows.values() if row["reading"] == "plain" and row["percentile"] == HEADLINE
+    ]
+    for name in ("refusal", "benign"):
+        several = [row for row in plain if row["set"] == name]
+        if several:
+            rand = [row["rand"] for row in several]
+            said.append(
+                f"**All read as plain text, {name}**: models agree at "
+                f"{span([r['estimate'] for r in rand])} (Rand), and the first with its last token's embedding alone at "
+                f"{span([r['texts']['last token, EP'] for r in rand])}."
+            )
+    benign = [
+        r
+        for r in rows.values()
+        if (r["set"], r["reading"], r["percentile"]) == ("benign", "as used", HEADLINE)
+    ]
+    if benign:
+        rand = [row["rand"] for row in benign]
+        said.append(
+            f"**Harmless instructions of three kinds, as used**: models agree at "
+            f"{span([r['estimate'] for r in rand])} (Rand) against {span([max(r['texts'].values()) for r in rand])} by the "
+            f"best wording and {span([c for r in rand for c in r['classes']])} with the three kinds."
+        )
+    return "\n\n".join(said)
+
+
+def numbers(grids: list[dict]) -> str:
+    """Estimate and what it stands beside, over all regions of several grids."""
+    return (
+        f"All regions: {span([g['estimate'] for g in grids])} return; "
+        f"{span([g['chance'] for g in grids])} by chance, {span([g['same_order'] for g in grids])} with only the order "
+        f"shared, {span([best_text(g)[1] for g in grids])} by the best wording, "
+        f"{span([g['itself_other_layers'] for g in grids])} between layers of the model it starts in."
+    )
+
+
+def found_of(rows: dict[str, dict], name: str, reading: str, pair: tuple[str, str]) -> dict | None:
+    return next(
+        (
+            row for row in section(rows, name, reading)
+            if tuple(map(short, row["models"])) == pair
+        ),
+        None,
+    )  # fmt: skip
+
+
 TAIL = """## What this does not say
 
 - That models put prompts together for the same reasons, or along directions that correspond.

@@ -84,6 +84,16 @@ def test_wide_vectors_give_the_leaders_that_they_give_unreduced():
     assert one.region.tolist() == two.region.tolist()
 
 
+@pytest.mark.parametrize("different", [0, 1, 2])
+def test_prompts_that_nearly_all_end_alike_have_few_regions(different):
+    vectors = np.ones((30, 5), np.float32)
+    vectors[:different] = np.random.default_rng(0).normal(size=(different, 5))
+    found = wording.wordings(PROMPTS, {wording.LAST: vectors})[wording.LAST](9, 2)
+    assert len(found) == 1 + different
+    assert (found.region[found.exemplar] == np.arange(len(found))).all()
+    assert len(set(found.region[different:].tolist())) == 1
+
+
 def test_prompts_that_share_no_word_are_refused():
     with pytest.raises(ValueError, match="no word is in two of the prompts"):
         wording.wordings(["one", "two", "three"])

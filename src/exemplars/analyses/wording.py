@@ -12,7 +12,7 @@ import numpy as np
 
 from exemplars.analyses.prompts import stream_order
 from exemplars.analyses.rounds import PromptRegions
-from exemplars.calibration import SMALLEST_THRESHOLD, calibrate
+from exemplars.calibration import SMALLEST_THRESHOLD
 from exemplars.clustering import LeaderClustering
 from exemplars.geometry import Float32, has_direction, to_directions
 
@@ -110,16 +110,20 @@ class _Leader:
         if vectors.shape[1] > len(vectors):  # the same products in fewer axes
             left, values, _ = np.linalg.svd(vectors, full_matrices=False)
             vectors = np.ascontiguousarray(left * values, np.float32)
-        center = calibrate(vectors, 50).center
+        center = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._directions, norms = to_directions(vectors, center)
         self._usable = np.flatnonzero(has_direction(norms, center))
         directions = self._directions[self._usable]
         distances = 1 - (directions @ directions.T)[np.triu_indices(len(directions), 1)]
         percentiles = 100 * np.linspace(0, 1, _STEPS) ** 2
-        self._thresholds = np.maximum(np.percentile(distances, percentiles), SMALLEST_THRESHOLD)
+        found = np.percentile(distances, percentiles) if len(distances) else np.empty(0)
+        self._thresholds = np.maximum(found, SMALLEST_THRESHOLD)
         self._made: dict[tuple[int, int], PromptRegions] = {}
 
     def __call__(self, n_regions: int, seed: int) -> PromptRegions:
+        if not len(self._thresholds):  # all prompts are one
+            first = stream_order(len(self._directions), seed)[:1]
+            return PromptRegions(self._name, np.zeros(len(self._directions), np.int64), first)
         low, high, tried = 0, _STEPS - 1, []
         while low <= high:
             step = (low + high) // 2
