@@ -47,15 +47,15 @@ beside these, over the same pairs of layers:
   (`rounds.chance_of_return`); p-values are of random matchings, the same for all pairs of a draw, and corrected over
   the grid by the largest deviation in it (Westfall and Young 1993).
 - *same class*: matched at random within harmful and within harmless prompts: what classes alone give.
-- *same order*: prompts matched by their place in two unlike orders. Clustering takes prompts in order, so that early
-  prompts found regions in both models, and a trip between two founders returns. The published null (random matching after
-  clustering) does not have this in it, and so overstates what is shared. *Other order* avoids it: each model has an order
-  of its own.
 - *wordings*: partitions of the texts in the second model's place, with as many regions as its layer has: k-means and
   leader clustering of TF-IDF, leader clustering of mean token embeddings (no order of words), and of the last token's
   embedding.
-- *itself*: through the same layer of the same model in another order (what can be reached at all), and through its other
-  layers.
+- *same layer, other layers*: through the model itself, in another order: what order costs, and what another depth does.
+
+**Each model has the prompts in an order of its own.** Clustering takes prompts in order. Where both models have one order, as
+in the published experiment, early prompts found regions in both, and a trip between two founders returns though the models share
+nothing else. *By the order alone* shows how many do: prompts matched by their place in two unlike orders. The published
+null (prompts matched at random after clustering) does not have this in it, and is too low for what it is compared with.
 
 The adjusted Rand index asks the same of members instead of exemplars: 0 by chance, 1 for equal partitions.
 
@@ -75,8 +75,8 @@ def three(value: float | None) -> str:
 
 
 def span(values: list[float | None]) -> str:
-    kept = [v for v in values if v is not None]
-    return f"{min(kept):.3f}–{max(kept):.3f}" if kept else "–"
+    kept = [f"{v:.3f}" for v in sorted(v for v in values if v is not None)]
+    return "–" if not kept else kept[0] if kept[0] == kept[-1] else f"{kept[0]}–{kept[-1]}"
 
 
 def short(name: str) -> str:
@@ -100,21 +100,36 @@ def grids_of(row: dict, headline_only: bool) -> list[dict]:
 
 def trips_table(rows: list[dict], headline_only: bool) -> str:
     lines = [
-        "| from → through → back | regions of | n | return | orders | by chance | same class | same order | "
-        "other order | best wording | pairs above wordings | itself, other order | itself, other layers | p |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| from → through → back | regions of | n | return | pairs of orders | by chance | same class | best wording | "
+        "layers above wordings | same layer | other layers | p |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         for grid in grids_of(row, headline_only):
             text, share = best_text(grid)
             lines.append(
                 f"| {short(grid['start'])} → {short(grid['through'])} | {grid['subset']} | "
-                f"{grid['regions']:.1f} | **{three(grid['estimate'])}** | {span(grid['by_order'])} | "
-                f"{three(grid['chance'])} | {three(grid['chance_in_class'])} | "
-                f"{three(grid['same_order'])} | {three(grid['other_order'])} | {three(share)} "
-                f"({text}) | {100 * grid['share_above_text']:.0f} % | "
-                f"{three(grid['itself_other_order'])} | {three(grid['itself_other_layers'])} | "
-                f"{grid['p_grid']:.3f} |"
+                f"{grid['regions']:.1f} | **{three(grid['estimate'])}** | {span(grid['by_orders'])} | "
+                f"{three(grid['chance'])} | {three(grid['chance_in_class'])} | {three(share)} ({text}) | "
+                f"{100 * grid['share_above_text']:.0f} % | {three(grid['same_layer'])} | "
+                f"{three(grid['other_layers'])} | {grid['p_grid']:.3f} |"
+            )
+    return "\n".join(lines)
+
+
+def order_table(rows: list[dict]) -> str:
+    """One order for both, as published."""
+    lines = [
+        "| from → through → back | regions of | own orders | one order | by the order alone | by chance | best wording, one order |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        for grid in grids_of(row, False):
+            best = max(v for v in grid["texts_one_order"].values() if v is not None)
+            lines.append(
+                f"| {short(grid['start'])} → {short(grid['through'])} | {grid['subset']} | "
+                f"{three(grid['estimate'])} | **{three(grid['one_order'])}** | {three(grid['order_alone'])} | "
+                f"{three(grid['chance'])} | {three(best)} |"
             )
     return "\n".join(lines)
 
@@ -138,16 +153,16 @@ def wording_table(rows: list[dict]) -> str:
 def rand_table(rows: list[dict]) -> str:
     names = list(rows[0]["rand"]["texts"])
     lines = [
-        f"| models | one order | two orders | {' | '.join(f'first, {n}' for n in names)} | "
+        f"| models | each other | {' | '.join(f'first, {n}' for n in names)} | "
         "first, classes | second, classes |",
-        f"|---|---|---|{'---|' * len(names)}---|---|",
+        f"|---|---|{'---|' * len(names)}---|---|",
     ]
     for row in rows:
         rand = row["rand"]
         texts = " | ".join(three(rand["texts"][name]) for name in names)
         one, two = map(short, row["models"])
         lines.append(
-            f"| {one}, {two} | **{three(rand['estimate'])}** | {three(rand['other_order'])} | "
+            f"| {one}, {two} | **{three(rand['estimate'])}** | "
             f"{texts} | {' | '.join(map(three, rand['classes']))} |"
         )
     return "\n".join(lines)
@@ -155,7 +170,7 @@ def rand_table(rows: list[dict]) -> str:
 
 def percentile_table(rows: list[dict]) -> str:
     lines = [
-        "| prompts | models | p | regions | return | same order | other order | best wording | Rand | "
+        "| prompts | models | p | regions | return | by chance | best wording | other layers | Rand | "
         "Rand, best wording |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -167,7 +182,7 @@ def percentile_table(rows: list[dict]) -> str:
         lines.append(
             f"| {row['set']} | {short(row['models'][0])} → {short(row['models'][1])} | "
             f"{row['percentile']:g} | {sizes} | {three(grid['estimate'])} | "
-            f"{three(grid['same_order'])} | {three(grid['other_order'])} | {three(share)} ({text}) "
+            f"{three(grid['chance'])} | {three(share)} ({text}) | {three(grid['other_layers'])} "
             f"| {three(row['rand']['estimate'])} | {three(rand)} |"
         )
     return "\n".join(lines)
@@ -178,18 +193,17 @@ def summary(rows: list[dict]) -> str:
     grids = [g for row in rows for g in grids_of(row, False)]
     n = len(grids)
     chance = sum(g["p_grid"] <= 0.05 for g in grids)
-    order = sum(g["estimate"] > g["same_order"] for g in grids)
     text = sum(g["estimate"] > best_text(g)[1] for g in grids)
+    surely = sum(g["verdict"].startswith("Yes") for g in grids)
     rand = sum(
         row["rand"]["estimate"] > max(v for v in row["rand"]["texts"].values() if v is not None)
         for row in rows
     )
     return (
-        f"Of {n} grids (sets of prompts, readings, pairs of models both ways; regions "
-        f"of the first class, and all regions), {chance} have a mean above random matching (p ≤ .05), "
-        f"{order} above a shared order, and **{text} above the best of four wordings**. By the adjusted "
-        f"Rand index {rand} of {len(rows)} pairs agree more with each other than the first model does "
-        "with any wording."
+        f"Of {n} grids (sets of prompts, readings, pairs of models both ways; regions of the first class, and all "
+        f"regions), {chance} have a mean above random matching (p ≤ .05), {text} above the best of four wordings, "
+        f"**{surely} in every pair of orders**. By the adjusted Rand index {rand} of {len(rows)} pairs agree more with "
+        "each other than the first model does with any wording."
     )
 
 
@@ -251,6 +265,8 @@ def page(rows: dict[str, dict]) -> str:
             ]  # fmt: skip
             if name == "refusal":
                 parts += ["Every wording:\n\n", wording_table(found), "\n\n"]
+            if (name, reading) == ("refusal", "as used"):
+                parts += ["One order for both models:\n\n", order_table(found), "\n\n"]
     others = sorted(
         (r for r in rows.values() if r["reading"] == "as used"),
         key=lambda r: (r["set"] != "refusal", r["models"], r["percentile"]),
@@ -274,8 +290,9 @@ def conclusion(rows: dict[str, dict]) -> str:
         said.append(
             f"**Two tuned models, read through their templates** (SmolLM2 and Qwen, refusal): "
             f"{'yes, and more than the words give' if better else 'no more than the words give'}. "
-            f"{numbers(every)} Most of the way from chance is the shared order: the published kind of null "
-            f"({three(every[0]['chance'])}) is too low by a factor of {every[0]['same_order'] / every[0]['chance']:.1f}. "
+            f"{numbers(every)} With one order for both, as published, it would be "
+            f"{span([g['one_order'] for g in every])}, of which the order alone gives "
+            f"{span([g['order_alone'] for g in every])} where random matching gives {span([g['chance'] for g in every])}. "
             f"By members the models agree at {three(tuned['rand']['estimate'])}, the best wording at "
             f"{three(max(tuned['rand']['texts'].values()))}. The published headline, wholly harmful regions, is of "
             f"{first['regions']:.1f} regions a layer here ({three(first['estimate'])} against "
@@ -324,9 +341,8 @@ def numbers(grids: list[dict]) -> str:
     """Estimate and what it stands beside, over all regions of several grids."""
     return (
         f"All regions: {span([g['estimate'] for g in grids])} return; "
-        f"{span([g['chance'] for g in grids])} by chance, {span([g['same_order'] for g in grids])} with only the order "
-        f"shared, {span([best_text(g)[1] for g in grids])} by the best wording, "
-        f"{span([g['itself_other_layers'] for g in grids])} between layers of the model it starts in."
+        f"{span([g['chance'] for g in grids])} by chance, {span([best_text(g)[1] for g in grids])} by the best "
+        f"wording, {span([g['other_layers'] for g in grids])} between layers of the model it starts in."
     )
 
 
@@ -345,7 +361,7 @@ TAIL = """## What this does not say
 - That models put prompts together for the same reasons, or along directions that correspond.
 - What two models do that were trained on much more: these have 135M to 500M parameters. The published figures, of Gemma-2-2b and
   Llama-3.1-8B on 2,352 prompts (wholly harmful regions, mean over all layer pairs: .187 between base models, .439
-  between tuned ones; null for one layer pair, .078), have neither the null of order nor a wording in a model's place. Ours cannot
+  between tuned ones; null for one layer pair, .078), are in one order, with neither the null of order nor a wording in a model's place. Ours cannot
   be set against them but in kind.
 - Layers of one model are alike: the grid's pairs are far fewer than they seem, and the best pair is chosen by looking.
 - Prompts that one author wrote share phrases. A partition by TF-IDF is one wording of many.
