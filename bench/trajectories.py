@@ -3,13 +3,14 @@
     python bench/trajectories.py                 all of it
     python bench/trajectories.py --study words   one study
 
-Three studies, each at three sites and two percentiles:
+Four studies, each at three sites and two percentiles:
 
 - words: "The <word>", words of five categories, final position the word; and *before*: prompts that
   end where a number, a colour, a country or an animal would follow. Dictionaries of AxBench's
   outputs.
 - instructions: harmful, harmless, code and math instructions, through the chat template.
-  Dictionaries of other AxBench instructions through the template.
+  Dictionaries of other instructions through the template.
+- ends: the same, dictionaries of the final positions of those other instructions alone.
 - layers: the centering diagnostic of *words* at every layer.
 """
 
@@ -36,9 +37,9 @@ from exemplars.report.trajectories import TrajectoryReport, exemplar_texts, traj
 
 LAYERS = (9, 15, 24)
 PERCENTILES = (2.0, 8.0)
-ROWS = {"outputs": 12_000, "instructions": 8_000}
+ROWS = {"outputs": 12_000, "instructions": 8_000, "ends": 600}
 """Of each dictionary."""
-SEEDS = {"outputs": 2, "instructions": 1}
+SEEDS = {"outputs": 2, "instructions": 1, "ends": 1}
 """Orders of the documents."""
 DRAWS = 999
 FIGURE = Path(__file__).parents[1] / "docs/figures/trajectories"
@@ -189,17 +190,18 @@ class Studies:
         for seed in range(SEEDS[name]):
             out = self.cache / f"{name}-{seed}"
             if not out.exists():
-                length = {"context_length": 256} if chat else {}
+                settings = {"context_length": 256} if chat else {}
+                settings |= {"rows": "final"} if name == "ends" else {}
                 ex.build(
                     self.model, [f"resid_post.{k}" for k in LAYERS], ex.texts(texts),
                     percentile=list(PERCENTILES), rows=ROWS[name], seed=seed + 1, out=out,
-                    tokenization=ex.Tokenization(chat=chat, **length),
+                    tokenization=ex.Tokenization(chat=chat, **settings),
                 )  # fmt: skip
             found.append({p.name: ex.load(p) for p in sorted(out.iterdir()) if p.is_dir()})
         return found
 
     def sets(self, name: str, prompts: dict[str, list[str]], texts: list[str], chat: bool) -> None:
-        kind = "instructions" if chat else "outputs"
+        kind = name if chat else "outputs"
         built = self.dictionaries(kind, texts, chat)
         for percentile in PERCENTILES:
             for seed, several in enumerate(built):
@@ -216,7 +218,7 @@ class Studies:
                     model=activations.SMOLLM2.title, stream_rows=ROWS[kind],
                     **row(report), lens=[lens_row(found) for found in lens],
                 )  # fmt: skip
-                if name == "instructions" and seed == 0 and percentile == PERCENTILES[-1]:
+                if name == "before" and seed == 0 and percentile == PERCENTILES[-1]:
                     save_figure(trajectories_figure(report), FIGURE)
 
     def layers(self) -> None:
@@ -350,7 +352,7 @@ def main() -> None:
     home = Path.home() / ".cache/exemplars"
     parser.add_argument("--models", type=Path, default=home / "models")
     parser.add_argument("--cache", type=Path, default=home / "bench/trajectories")
-    names = ("words", "before", "instructions", "layers")
+    names = ("words", "before", "instructions", "ends", "layers")
     parser.add_argument("--study", action="append", choices=names)
     options = parser.parse_args()
     studies = Studies(options.models, options.cache)
@@ -358,7 +360,7 @@ def main() -> None:
         print(name, flush=True)
         if name == "layers":
             studies.layers()
-        elif name == "instructions":
+        elif name in ("instructions", "ends"):
             asked = instructions()
             studies.sets(name, asked, other_instructions(asked), chat=True)
         else:

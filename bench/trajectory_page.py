@@ -18,6 +18,7 @@ STUDIES = {
     "words": "*words*: \"The ‹word›\", ten words of each of five categories, final position the word",
     "before": "*before*: twenty prompts of each of four categories that end where a word of it would follow",
     "instructions": "*instructions*: sixty of each kind through the chat template, final position the template's end",
+    "ends": "*ends*: the same prompts, in dictionaries of final positions of other instructions alone",
 }  # fmt: skip
 
 HEAD = """# Paths from site to site
@@ -260,14 +261,14 @@ def page(rows: dict[str, dict]) -> str:
     parts = [
         HEAD, "## Measured\n\n",
         f"{any_row['model']}, layers {', '.join(short(s) for s in any_row['sites'])}; dictionaries of "
-        f"{counts}, of AxBench's outputs (for *instructions*: of other instructions, through the template); "
+        f"{counts}, of AxBench's outputs (for *instructions* and *ends*: of other instructions, through the template); "
         "ranges are over orders. "
         f"{'; '.join(done)}. Activations in bfloat16.\n\n",
         conclusion(rows), "\n\n### Do prompts of one category land in close regions?\n\n",
         category_table(rows, percentiles), "\n\n### Do sets end in the same regions?\n\n",
         f"p = {last:g}; means over pairs of sets and orders.\n\n", overlap_table(rows, last),
         "\n\n### Paths\n\n", f"p = {last:g}, the first order.\n\n", path_table(rows, last),
-        "\n\n![Paths of instructions](figures/trajectories.png)\n\n### Flows, over all tokens\n\n",
+        "\n\n![Paths of prompts that end before a word](figures/trajectories.png)\n\n### Flows, over all tokens\n\n",
         flow_table(rows, percentiles), "\n\n### Centering\n\n", centering_table(rows, last),
         "\n\n",
     ]  # fmt: skip
@@ -334,7 +335,7 @@ TAIL = """## What this does not say
 - A flow is no cause: tokens of one kind lie together at every site. Whether a region acts is for `behavior`, `steer` and `patch`.
 - Tokens of a text, and prompts made from one frame, are alike; tests treat them as if each were drawn by itself, so that p-values
   are too small.
-- *before* and *instructions* have categories that differ in wording and in how the prompt ends, not only in what would follow.
+- *before*, *instructions* and *ends* have categories that differ in wording and in how the prompt ends, not only in what would follow.
 - The paper's numbers of these experiments were not published.
 """
 
