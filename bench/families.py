@@ -33,11 +33,14 @@ from exemplars.analyses.families import (
     grid_mean,
     read_final,
 )
+from exemplars.analyses.wording import LAST, TOKENS
+from exemplars.report.families import verdict
 
 MODELS = (activations.SMOLLM2, activations.QWEN, activations.GEMMA)
 PERCENTILES = (12.0, 4.0, 30.0)
 """The first is the published one, and the headline; the others say whether it matters."""
-SEEDS, DRAWS = 5, 999
+READINGS = ("as used", "plain")
+SEEDS, DRAWS = 3, 299
 
 
 def refusal() -> LabelledPrompts:
@@ -64,7 +67,7 @@ def benign() -> LabelledPrompts:
                     genres[genre].append(text.strip())
     everywhere = [set(texts) for texts in genres.values()]
     shared = {t for one, two in combinations(everywhere, 2) for t in one & two}
-    return balanced({g: [t for t in texts if t not in shared] for g, texts in genres.items()}, 200)
+    return balanced({g: [t for t in texts if t not in shared] for g, texts in genres.items()}, 120)
 
 
 SETS = {"refusal": refusal, "benign": benign}
@@ -82,12 +85,13 @@ def final_vectors(
         found = read_final(model, prompts.prompts, chat=chat)
         cache.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(".partial.npz")
-        np.savez(aside, embeddings=found.embeddings, vectors=np.stack(found.vectors))
+        np.savez(aside, vectors=np.stack(found.vectors), **found.embeddings)
         aside.replace(file)
         print(f"{source.title}: {len(prompts)} prompts, {time.perf_counter() - start:.0f} s")
     kept = np.load(file)
     sites = tuple(f"resid_post.{layer}" for layer in range(len(kept["vectors"])))
-    return FinalVectors(source.title, sites, tuple(kept["vectors"]), kept["embeddings"], chat)
+    embeddings = {name: kept[name] for name in (TOKENS, LAST)}
+    return FinalVectors(source.title, sites, tuple(kept["vectors"]), embeddings, chat)
 
 
 def chats(source: activations.Source, plain: bool) -> bool:
@@ -104,16 +108,18 @@ def grid_row(grid: TripGrid) -> dict[str, object]:
         "subset": grid.subset,
         "regions": rounded(float(np.nanmean(grid.n_regions))),
         "estimate": rounded(grid.mean),
-        "by_order": [rounded(v) for v in grid.by_order],
+        "by_orders": [rounded(v) for v in grid.by_orders],
         "chance": rounded(grid_mean(grid.chance)),
         "chance_in_class": rounded(grid_mean(grid.chance_in_class)),
-        "same_order": rounded(grid_mean(grid.same_order)),
-        "other_order": rounded(grid_mean(grid.other_order)),
         "texts": {name: rounded(grid_mean(v)) for name, v in grid.texts.items()},
-        "texts_by_order": {n: [rounded(x) for x in v] for n, v in grid.texts_by_order.items()},
+        "texts_by_orders": {n: [rounded(x) for x in v] for n, v in grid.texts_by_orders.items()},
         "share_above_text": rounded(grid.share_above_text),
-        "itself_other_order": rounded(grid_mean(grid.itself_other_order)),
-        "itself_other_layers": rounded(grid_mean(grid.itself_other_layers)),
+        "one_order": rounded(grid_mean(grid.one_order)),
+        "order_alone": rounded(grid_mean(grid.order_alone)),
+        "texts_one_order": {n: rounded(grid_mean(v)) for n, v in grid.texts_one_order.items()},
+        "same_layer": rounded(grid.same_layer),
+        "other_layers": rounded(grid.other_layers),
+        "verdict": verdict(grid),
         "p_grid": grid.p_grid,
         "p_grid_in_class": grid.p_grid_in_class,
         "cells_below_05": rounded(float((grid.p_values < 0.05).mean())),
@@ -138,8 +144,6 @@ def write(name: str, reading: str, found: FamilyComparison, whole: bool) -> None
             "estimate": matrix(first.estimate),
             "best_text": first.best_text,
             "text": matrix(first.texts[first.best_text]),
-            "chance": matrix(first.chance),
-            "other_order": matrix(first.other_order),
             "rand": matrix(found.rand),
         }
     results.write(
@@ -161,7 +165,6 @@ def write(name: str, reading: str, found: FamilyComparison, whole: bool) -> None
         grids=[grid_row(grid) for grid in found.grids],
         rand={
             "estimate": rounded(grid_mean(found.rand)),
-            "other_order": rounded(grid_mean(found.rand_other_order)),
             "texts": {n: rounded(grid_mean(v)) for n, v in found.rand_texts.items()},
             "classes": [rounded(grid_mean(v)) for v in found.rand_classes],
         },
@@ -175,6 +178,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=home / "models")
     parser.add_argument("--cache", type=Path, default=home / "bench/families")
     parser.add_argument("--set", action="append", choices=list(SETS))
+    parser.add_argument("--reading", action="append", choices=READINGS)
     parser.add_argument("--pair", nargs=2, type=int, action="append")
     parser.add_argument("--percentile", type=float, action="append")
     parser.add_argument(
@@ -190,7 +194,7 @@ def main() -> None:
             chat = chats(source, options.read[1] == "plain")
             final_vectors(source, prompts, chat, options.models, options.cache)
             continue
-        for reading in ("as used", "plain"):
+        for reading in options.reading or READINGS:
             for i, j in options.pair or combinations(range(len(MODELS)), 2):
                 pair = [MODELS[i], MODELS[j]]
                 read = [

@@ -154,6 +154,20 @@ def test_a_cell_that_no_draw_moves_has_p_one():
     assert cells.tolist() == [[1.0, 1 / 50]]
 
 
+@pytest.mark.parametrize("lost", [0, 5])
+@pytest.mark.parametrize("sizes", [(30, 6, 9), (30, 1, 4), (12, 12, 3), (40, 3, 25)])
+def test_adjusted_rand_is_that_of_sklearn(sizes, lost):
+    from sklearn.metrics import adjusted_rand_score
+
+    n, k, m = sizes
+    lost = min(lost, n - max(k, m))
+    for seed in range(4):
+        one, other = made(n, k, seed, lost), made(n, m, seed + 50)
+        expected = adjusted_rand_score(one.region, other.region)
+        assert rounds.adjusted_rand(one, other) == pytest.approx(expected, abs=1e-12)
+        assert rounds.adjusted_rand(one, one) == 1
+
+
 def test_sizes_count_each_stratum_and_leave_out_prompts_without_region():
     one = PromptRegions("x", np.array([0, 1, 1, -1, 0]), np.array([0, 1]))
     assert one.sizes(np.array([0, 0, 1, 1, 1])).tolist() == [[1, 1], [1, 1]]

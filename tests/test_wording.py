@@ -9,7 +9,13 @@ from exemplars.analyses.prompts import stream_order
 TOPICS = ("the cat sat on the {} mat", "compute the sum of {} and two", "write {} python code")
 WORDS = ("red", "big", "old", "new", "odd", "raw", "dry", "wet", "hot", "shy")
 PROMPTS = [topic.format(word) for topic in TOPICS for word in WORDS]
-EMBEDDINGS = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+EMBEDDINGS = {
+    wording.TOKENS: np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32),
+    # Many prompts end in one token.
+    wording.LAST: np.random.default_rng(1)
+    .normal(size=(9, 6))
+    .astype(np.float32)[np.arange(30) % 9],
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +32,9 @@ def test_every_way_gives_a_partition_whose_prompts_stand_for_their_regions(ways)
             assert found.region.shape == (30,)
             assert (found.region[found.exemplar] == np.arange(len(found))).all()
             assert set(found.region.tolist()) == set(range(len(found)))
+            if name == wording.LAST:
+                assert len(found) <= 9
+                assert (found.region == found.region[np.arange(30) % 9]).all()
 
 
 def test_as_many_regions_as_asked_for_or_nearly(ways):
@@ -51,24 +60,15 @@ def test_leaders_depend_on_the_order_and_the_first_prompt_of_it_founds_a_region(
     assert len({tuple(ways[wording.LEADER](8, s).exemplar) for s in (1, 2, 3)}) == 3
 
 
-def test_the_prompt_nearest_a_centroid_stands_for_it(ways):
-    found = ways[wording.KMEANS](4, 1)
-    points = wording.tfidf_vectors(PROMPTS)
+def test_the_prompt_nearest_a_centroid_stands_for_it():
+    rng = np.random.default_rng(3)
+    uneven = [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(40)]
+    found = wording.wordings(uneven)[wording.KMEANS](4, 1)
+    points = wording.tfidf_vectors(uneven)
     for k, prompt in enumerate(found.exemplar):
         mine = np.flatnonzero(found.region == k)
         distance = ((points[mine] - points[mine].mean(axis=0)) ** 2).sum(axis=1)
         assert distance[mine == prompt][0] == pytest.approx(distance.min(), abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "end"),
-    [("Why so?", "?"), ("An odd End ", "end"), ("", ""), ("...", "."), ("naïve café", "café")],
-)
-def test_last_words(prompt, end):
-    found = wording.last_words([prompt, "other", end, "other"])
-    assert found.region[0] == found.region[2]
-    assert found.region[1] == found.region[3] != found.region[0]
-    assert found.exemplar[found.region[3]] == 1
 
 
 def test_without_embeddings_there_is_no_partition_of_them():
@@ -79,9 +79,19 @@ def test_wide_vectors_give_the_leaders_that_they_give_unreduced():
     rng = np.random.default_rng(1)
     wide = rng.normal(size=(20, 50)).astype(np.float32) + 1
     padded = np.concatenate([wide, np.zeros((20, 9), np.float32)], axis=1)
-    one, two = (wording.wordings(PROMPTS[:20], v)[wording.TOKENS](6, 2) for v in (wide, padded))
+    one, two = (wording.wordings(PROMPTS[:20], {"x": v})["x"](6, 2) for v in (wide, padded))
     assert one.exemplar.tolist() == two.exemplar.tolist()
     assert one.region.tolist() == two.region.tolist()
+
+
+@pytest.mark.parametrize("different", [0, 1, 2])
+def test_prompts_that_nearly_all_end_alike_have_few_regions(different):
+    vectors = np.ones((30, 5), np.float32)
+    vectors[:different] = np.random.default_rng(0).normal(size=(different, 5))
+    found = wording.wordings(PROMPTS, {wording.LAST: vectors})[wording.LAST](9, 2)
+    assert len(found) == 1 + different
+    assert (found.region[found.exemplar] == np.arange(len(found))).all()
+    assert len(set(found.region[different:].tolist())) == 1
 
 
 def test_prompts_that_share_no_word_are_refused():

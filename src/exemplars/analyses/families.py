@@ -5,8 +5,9 @@ are partitioned; the partitions of the two models are compared by round trips
 (`exemplars.analyses.rounds`), layer pair by layer pair, without a common space.
 
 What makes round trips return although the models share nothing, beside chance: clustering takes
-the prompts in one order, so that early prompts found regions in both; and both models read the
-same words. Each is measured beside the estimate.
+the prompts in an order, and where it is one order, early prompts found regions in both; and both
+models read the same words. So each model has an order of its own here, and a partition of the
+texts is put in a model's place. What one order for both gives, as published, is shown beside.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from exemplars.analyses import rounds
 from exemplars.analyses.prompts import PromptRows, partitions, read_prompts, stream_order
 from exemplars.analyses.rounds import Bools, PromptRegions
-from exemplars.analyses.wording import sized, wordings
+from exemplars.analyses.wording import LAST, TOKENS, sized, wordings
 from exemplars.geometry import Float32, Float64, Int64
 from exemplars.tokenization import Tokenization, tokenize_prompts
 
@@ -105,8 +106,9 @@ class FinalVectors:
     sites: tuple[str, ...]
     vectors: tuple[Float32, ...]
     """(P, D) raw, of each site."""
-    embeddings: Float32
-    """(P, E) mean of the token embeddings of each prompt, without template and special tokens."""
+    embeddings: Mapping[str, Float32]
+    """(P, E) of each prompt's own tokens, without template and special ones: the mean of their
+    embeddings (`wording.TOKENS`), and that of the last (`wording.LAST`)."""
     chat: bool
     """Whether prompts were put through the chat template."""
 
@@ -139,22 +141,31 @@ def read_final(
     names = tuple(model.site(site).name for site in sites)
     read = read_prompts(model, names, prompts, tokenization, on_step, _WINDOW_TOKENS)
     vectors = tuple(read[name].vectors for name in names)
-    return FinalVectors(model.name, names, vectors, _mean_embeddings(model, prompts), chat)
+    return FinalVectors(model.name, names, vectors, token_embeddings(model, prompts), chat)
 
 
-def _mean_embeddings(model: Model, prompts: Sequence[str]) -> Float32:
+def token_embeddings(model: Model, prompts: Sequence[str]) -> dict[str, Float32]:
+    """What a model has of prompts before its first layer, by `TOKENS` and `LAST`.
+
+    Args:
+        model: From `load_model`.
+        prompts: P texts; their special tokens are left out.
+
+    Returns:
+        (P, E) each: the mean of a prompt's token embeddings, and its last token's.
+    """
     import torch
 
     table = model.module.get_input_embeddings().weight
-    asked = tokenize_prompts(prompts, model.tokenizer, chat=False)
     special = set(getattr(model.tokenizer, "all_special_ids", ()))
-    found = []
+    means, lasts = [], []
     with torch.no_grad():
-        for prompt in asked:
+        for prompt in tokenize_prompts(prompts, model.tokenizer, chat=False):
             ids = [i for i in prompt.ids.tolist() if i not in special] or prompt.ids.tolist()
-            rows = table[torch.tensor(ids, device=table.device)]
-            found.append(rows.float().mean(dim=0).cpu().numpy())
-    return np.stack(found).astype(np.float32)
+            rows = table[torch.tensor(ids, device=table.device)].float().cpu().numpy()
+            means.append(rows.mean(axis=0))
+            lasts.append(rows[-1])
+    return {TOKENS: np.stack(means), LAST: np.stack(lasts)}
 
 
 def regions_of(
@@ -191,32 +202,34 @@ class TripGrid:
     n_regions: Float64
     """(A,) that they are, a mean over orders."""
     estimate: Float64
-    """(A, B) share that returns, both models' prompts in one order; a mean over orders."""
-    by_order: Float64
-    """(S,) the grid's mean in each order."""
+    """(A, B) share that returns, each model's prompts in an order of its own; a mean over pairs of
+    orders."""
+    by_orders: Float64
+    """(S (S − 1),) the grid's mean for each pair of orders."""
     chance: Float64
     """(A, B) exact expectation if prompts were matched at random between the models."""
     chance_in_class: Float64
     """(A, B) likewise, prompts matched within their class."""
     p_values: Float64
-    """(A, B) against random matching, corrected over the grid; in the first order."""
+    """(A, B) against random matching, corrected over the grid; for the first pair of orders."""
     p_grid: float
     """Of the grid's mean, likewise."""
     p_grid_in_class: float
-    same_order: Float64
-    """(A, B) null: prompts matched by their place in two unlike orders. All that is shared is that
-    early prompts found regions."""
-    other_order: Float64
-    """(A, B) share that returns where each model has the prompts in an order of its own."""
     texts: Mapping[str, Float64]
     """By wording, (A, B): a partition of the texts in the other model's place, with as many
-    regions as its layer has."""
-    texts_by_order: Mapping[str, Float64]
-    """By wording, (S,)."""
-    itself_other_order: Float64
-    """(A,) through the same layer of the same model, in another order: what order alone costs."""
-    itself_other_layers: Float64
-    """(A, A) through another layer of the same model, in one order; NaN on the diagonal."""
+    regions as its layer has, in an order of its own."""
+    texts_by_orders: Mapping[str, Float64]
+    """By wording, the grid's mean for each pair of orders."""
+    one_order: Float64
+    """(A, B) share that returns if both models have one order, as published."""
+    order_alone: Float64
+    """(A, B) null of that: prompts matched by their place in two unlike orders, so that nothing is
+    shared but that early prompts found regions."""
+    texts_one_order: Mapping[str, Float64]
+    """By wording, (A, B), likewise in one order."""
+    itself: Float64
+    """(A, A) through the same model in another order: on the diagonal what the order costs, off it
+    what other layers do."""
 
     @cached_property
     def mean(self) -> float:
@@ -226,7 +239,7 @@ class TripGrid:
     @property
     def best_text(self) -> str:
         """The wording that returns most."""
-        return max(self.texts, key=lambda name: grid_mean(self.texts[name]))
+        return max(self.texts, key=lambda name: np.nan_to_num(grid_mean(self.texts[name])))
 
     @property
     def share_above_text(self) -> float:
@@ -234,6 +247,16 @@ class TripGrid:
         best = np.max(np.stack(list(self.texts.values())), axis=0)
         usable = np.isfinite(self.estimate) & np.isfinite(best)
         return float((self.estimate > best)[usable].mean()) if usable.any() else float("nan")
+
+    @property
+    def same_layer(self) -> float:
+        """Mean share that returns through the same layer in another order."""
+        return grid_mean(np.diagonal(self.itself))
+
+    @property
+    def other_layers(self) -> float:
+        """Likewise through another layer of the same model."""
+        return grid_mean(self.itself[~np.eye(len(self.itself), dtype=bool)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,9 +276,7 @@ class FamilyComparison:
     """Both ways, for each subset of the regions; the first is the headline."""
     rand: Float64
     """(A, B) adjusted Rand index of the partitions: do the same prompts lie together? 0 by chance,
-    1 where they are one partition. In one order; a mean over orders."""
-    rand_other_order: Float64
-    """(A, B) likewise, in two orders."""
+    1 where they are one partition. A mean over pairs of unlike orders."""
     rand_texts: Mapping[str, Float64]
     """By wording in the second model's place, (A, B)."""
     rand_classes: tuple[Float64, Float64]
@@ -346,13 +367,13 @@ def compare_families(
         draws=draws,
         n_regions=(_mean_sizes(made[0]), _mean_sizes(made[1])),
         grids=tuple(grids),
-        rand=_over_pairs(_rand, made[0], made[1], same=True),
-        rand_other_order=_over_pairs(_rand, made[0], made[1], same=False),
+        rand=_over_pairs(rounds.adjusted_rand, made[0], made[1]),
         rand_texts={
-            name: _over_pairs(_rand, made[0], found, same=True) for name, found in texts[1].items()
+            name: _over_pairs(rounds.adjusted_rand, made[0], found)
+            for name, found in texts[1].items()
         },
         rand_classes=tuple(
-            _over_pairs(_rand, m, [(classes,)] * seeds, same=True)[:, 0]
+            _over_pairs(rounds.adjusted_rand, m, [(classes,)] * seeds)[:, 0]
             if several
             else np.full(len(m[0]), np.nan)
             for m in made
@@ -383,19 +404,11 @@ def _over_pairs(
     measure: Callable[[PromptRegions, PromptRegions], float],
     ones: _Orders,
     twos: _Orders,
-    same: bool,
 ) -> Float64:
-    """(A, B) mean of a measure over pairs of orders: of one order twice, or of two."""
-    n = len(ones)
-    pairs = [(s, s) for s in range(n)] if same else list(permutations(range(n), 2))
+    """(A, B) mean of a measure over pairs of unlike orders."""
+    pairs = list(permutations(range(len(ones)), 2))
     values = [[[measure(x, y) for y in twos[t]] for x in ones[s]] for s, t in pairs]
     return np.array(values).mean(axis=0)
-
-
-def _rand(one: PromptRegions, other: PromptRegions) -> float:
-    from sklearn.metrics import adjusted_rand_score
-
-    return float(adjusted_rand_score(one.region, other.region))
 
 
 @dataclass(frozen=True, eq=False)
@@ -450,22 +463,23 @@ class _Setting:
         """One for each subset."""
         n = len(self.seeds)
         same, unlike = [(s, s) for s in range(n)], list(permutations(range(n), 2))
-        estimate = self.shares(rounds.returns, self.others, same)
         anyone, label = np.zeros_like(self.prompts.label), self.prompts.label
-        chance, in_class = (
-            self.shares(_chance(strata), self.others, same) for strata in (anyone, label)
+        estimate, one_order = (
+            self.shares(rounds.returns, self.others, pairs) for pairs in (unlike, same)
         )
-        p_any = self._p_values(anyone, estimate[0], chance[0])
-        several = len(self.prompts.classes) > 1
-        p_class = self._p_values(label, estimate[0], in_class[0]) if several else p_any
-        other_order = self.shares(rounds.returns, self.others, unlike)
-        same_order = np.stack([self._by_place(pair) for pair in unlike])
-        texts = {
-            name: self.shares(rounds.returns, found, same) for name, found in self.texts.items()
-        }
-        layers = self.shares(rounds.returns, self.ones, same)
-        orders = np.diagonal(self.shares(rounds.returns, self.ones, unlike), axis1=2, axis2=3)
-        layers[..., np.arange(layers.shape[2]), np.arange(layers.shape[2])] = np.nan
+        chance, in_class = (
+            self.shares(_chance(strata), self.others, unlike) for strata in (anyone, label)
+        )
+        p_any = self._p_values(anyone, unlike[0], estimate[0], chance[0])
+        p_class = p_any
+        if len(self.prompts.classes) > 1:
+            p_class = self._p_values(label, unlike[0], estimate[0], in_class[0])
+        order_alone = np.stack([self._by_place(pair) for pair in unlike])
+        texts, texts_one = (
+            {name: self.shares(rounds.returns, t, pairs) for name, t in self.texts.items()}
+            for pairs in (unlike, same)
+        )
+        itself = self.shares(rounds.returns, self.ones, unlike)
         sizes = np.array([[group.sum(axis=1) for group in groups] for groups in self.groups])
         return [
             TripGrid(
@@ -474,33 +488,31 @@ class _Setting:
                 subset=subset,
                 n_regions=sizes[:, :, g].mean(axis=0),
                 estimate=_mean(estimate[:, g]),
-                by_order=np.array([grid_mean(found) for found in estimate[:, g]]),
+                by_orders=_grid_means(estimate[:, g]),
                 chance=_mean(chance[:, g]),
                 chance_in_class=_mean(in_class[:, g]),
                 p_values=p_any[g][0],
                 p_grid=p_any[g][1],
                 p_grid_in_class=p_class[g][1],
-                same_order=_mean(same_order[:, g]),
-                other_order=_mean(other_order[:, g]),
                 texts={name: _mean(found[:, g]) for name, found in texts.items()},
-                texts_by_order={
-                    name: np.array([grid_mean(one) for one in found[:, g]])
-                    for name, found in texts.items()
-                },
-                itself_other_order=_mean(orders[:, g]),
-                itself_other_layers=_mean(layers[:, g]),
+                texts_by_orders={name: _grid_means(found[:, g]) for name, found in texts.items()},
+                one_order=_mean(one_order[:, g]),
+                order_alone=_mean(order_alone[:, g]),
+                texts_one_order={name: _mean(found[:, g]) for name, found in texts_one.items()},
+                itself=_mean(itself[:, g]),
             )
             for g, subset in enumerate(self.prompts.subsets)
         ]
 
     def _p_values(
-        self, strata: Int64, estimate: Float64, chance: Float64
+        self, strata: Int64, pair: tuple[int, int], estimate: Float64, chance: Float64
     ) -> list[tuple[Float64, float]]:
-        """Of each subset, in the first order."""
+        """Of each subset, for one pair of orders."""
+        s, t = pair
         counts = rounds.permuted_counts(
-            self.ones[0], self.others[0], self.groups[0], strata, self.draws, self.seeds[0]
+            self.ones[s], self.others[t], self.groups[s], strata, self.draws, self.seeds[0]
         )
-        sizes = np.array([group.sum(axis=1) for group in self.groups[0]])  # (A, G)
+        sizes = np.array([group.sum(axis=1) for group in self.groups[s]])  # (A, G)
         shares = counts / np.maximum(sizes.T[None, :, :, None], 1)
         return [
             rounds.corrected_p_values(
@@ -518,6 +530,11 @@ class _Setting:
         moved = [found.renumbered(number) for found in self.others[t]]
         found: Float64 = self.shares(rounds.returns, [moved], [(s, 0)])[0]
         return found
+
+
+def _grid_means(values: Float64) -> Float64:
+    """(pairs,) of (pairs, A, B)."""
+    return np.array([grid_mean(found) for found in values])
 
 
 def _chance(strata: Int64) -> Callable[[PromptRegions, PromptRegions], Float64]:

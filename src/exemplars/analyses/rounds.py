@@ -93,6 +93,25 @@ def chance_of_return(one: PromptRegions, other: PromptRegions, strata: Int64) ->
     return fixed[own] + (to[own] / total[own, None] * landing).sum(axis=1)
 
 
+def adjusted_rand(one: PromptRegions, other: PromptRegions) -> float:
+    """How far two partitions put the same prompts together: 1 if they are one, 0 by chance.
+
+    Prompts without a region form one of their own. Two partitions into one region, or of each
+    prompt by itself, are one.
+
+    Source: Hubert and Arabie 1985.
+    """
+    cells = (one.region + 1) * (len(other) + 1) + other.region + 1
+    joint, a, b = (
+        int((counts * (counts - 1)).sum()) / 2
+        for counts in map(np.bincount, (cells, one.region + 1, other.region + 1))
+    )
+    n = len(cells)
+    expected = a * b / (n * (n - 1) / 2) if n > 1 else 0.0
+    most = (a + b) / 2
+    return 1.0 if most == expected else (joint - expected) / (most - expected)
+
+
 def random_matching(strata: Int64, rng: np.random.Generator) -> Int64:
     """(P,) a random bijection that keeps every prompt in its stratum."""
     matching = np.empty(len(strata), np.int64)

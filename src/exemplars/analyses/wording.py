@@ -6,21 +6,22 @@ partition of the texts themselves, put in a model's place, shows how far that go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from exemplars.analyses.prompts import stream_order
 from exemplars.analyses.rounds import PromptRegions
-from exemplars.calibration import SMALLEST_THRESHOLD, calibrate
+from exemplars.calibration import SMALLEST_THRESHOLD
 from exemplars.clustering import LeaderClustering
 from exemplars.geometry import Float32, has_direction, to_directions
 
 KMEANS, LEADER, TOKENS, LAST = (
-    "TF-IDF, k-means", "TF-IDF, EP", "token embeddings, EP", "last word",
+    "TF-IDF, k-means", "TF-IDF, EP", "token embeddings, EP", "last token, EP",
 )  # fmt: skip
-"""Of `wordings`: centroids of TF-IDF vectors; leader clustering of them, in the models' order, and
-of mean token embeddings, which are a model before its first layer; the last word or sign."""
+"""Of `wordings`: centroids of TF-IDF vectors; leader clustering, in the models' order, of the same,
+of the mean of a prompt's token embeddings, and of the embedding of its last token. Embeddings are
+what a model has before its first layer: of the last one, at the final position of plain text."""
 
 _STEPS = 512
 """Thresholds that leader clustering is tried at: percentiles of pairwise distance, finest where
@@ -32,19 +33,18 @@ Wording = Callable[[int, int], PromptRegions]
 """(number of regions wanted, seed of the order) -> a partition with about as many."""
 
 
-def wordings(prompts: Sequence[str], embeddings: Float32 | None = None) -> dict[str, Wording]:
+def wordings(
+    prompts: Sequence[str], embeddings: Mapping[str, Float32] | None = None
+) -> dict[str, Wording]:
     """Ways to partition prompts by their wording, by name.
 
     Args:
         prompts: P texts.
-        embeddings: (P, D) mean of each prompt's token embeddings; None leaves `TOKENS` out.
+        embeddings: (P, D) each, by `TOKENS` and `LAST`.
     """
     tfidf = tfidf_vectors(prompts)
     found: dict[str, Wording] = {KMEANS: _KMeans(tfidf), LEADER: _Leader(tfidf, LEADER)}
-    if embeddings is not None:
-        found[TOKENS] = _Leader(embeddings, TOKENS)
-    last = last_words(prompts)
-    found[LAST] = lambda n_regions, seed: last
+    found |= {name: _Leader(vectors, name) for name, vectors in (embeddings or {}).items()}
     return found
 
 
@@ -69,24 +69,6 @@ def tfidf_vectors(prompts: Sequence[str]) -> Float32:
             "prompts"
         ) from None
     return np.asarray(found.toarray(), np.float32)
-
-
-def last_words(prompts: Sequence[str]) -> PromptRegions:
-    """Prompts by their last word, or the sign after it, in lower case."""
-    ends = [_last_word(prompt) for prompt in prompts]
-    _, first, region = np.unique(np.array(ends), return_index=True, return_inverse=True)
-    return PromptRegions(LAST, region.astype(np.int64), first.astype(np.int64))
-
-
-def _last_word(prompt: str) -> str:
-    stripped = prompt.strip().lower()
-    end = len(stripped)
-    if end and not stripped[-1].isalnum():
-        return stripped[-1]
-    start = end
-    while start and stripped[start - 1].isalnum():
-        start -= 1
-    return stripped[start:end]
 
 
 class _KMeans:
@@ -128,16 +110,20 @@ class _Leader:
         if vectors.shape[1] > len(vectors):  # the same products in fewer axes
             left, values, _ = np.linalg.svd(vectors, full_matrices=False)
             vectors = np.ascontiguousarray(left * values, np.float32)
-        center = calibrate(vectors, 50).center
+        center = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._directions, norms = to_directions(vectors, center)
         self._usable = np.flatnonzero(has_direction(norms, center))
         directions = self._directions[self._usable]
         distances = 1 - (directions @ directions.T)[np.triu_indices(len(directions), 1)]
         percentiles = 100 * np.linspace(0, 1, _STEPS) ** 2
-        self._thresholds = np.maximum(np.percentile(distances, percentiles), SMALLEST_THRESHOLD)
+        found = np.percentile(distances, percentiles) if len(distances) else np.empty(0)
+        self._thresholds = np.maximum(found, SMALLEST_THRESHOLD)
         self._made: dict[tuple[int, int], PromptRegions] = {}
 
     def __call__(self, n_regions: int, seed: int) -> PromptRegions:
+        if not len(self._thresholds):  # all prompts are one
+            first = stream_order(len(self._directions), seed)[:1]
+            return PromptRegions(self._name, np.zeros(len(self._directions), np.int64), first)
         low, high, tried = 0, _STEPS - 1, []
         while low <= high:
             step = (low + high) // 2

@@ -111,7 +111,7 @@ def _report(
 ) -> TrajectoryReport:
     """Everything of the paths; of the lens only with a model."""
     from exemplars.analyses import alignment, trajectories
-    from exemplars.report.trajectories import TrajectoryReport
+    from exemplars.report.trajectories import TrajectoryReport, exemplar_texts
 
     by_site = {dictionary.site: dictionary for dictionary in dictionaries}
     ordered = [by_site[site] for site in paths.sites]
@@ -150,4 +150,5 @@ def _report(
         tuple(categories),
         tuple(centering),
         tuple(read),
+        exemplar_texts(ordered, paths),
     )

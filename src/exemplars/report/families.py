@@ -34,21 +34,24 @@ def families_text(found: FamilyComparison) -> str:
             f"({_sizes(found.n_regions[1])}) at p = {found.percentile:g}; {len(found.seeds)} "
             "orders of the prompts",
             table(
-                ("round trips", "regions", "return", "orders", "by chance", "same class",
-                 "same order", "other order", "p", "p, class"),
+                ("round trips", "regions", "return", "pairs of orders", "by chance", "same class",
+                 "same layer", "other layers", "p", "p, class"),
                 [_line(grid) for grid in found.grids],
             ),
             table(
-                ("round trips", *wording, "pairs above text", "itself, other order",
-                 "itself, other layers"),
+                ("by wording", *wording, "layers above wordings"),
                 [_text_line(grid, wording) for grid in found.grids],
             ),
+            table(
+                ("in one order, as published", "return", "by the order alone", *wording),
+                [_order_line(grid, wording) for grid in found.grids],
+            ),
             "Shares of regions whose exemplar's way through the other model leads back, means over "
-            "all pairs of sites. By chance: prompts matched at random, exact; same class: within "
-            "their class. Same order: prompts matched by their place in two unlike orders, so that "
-            "only the order is shared. Other order: each model has an order of its own. Wordings "
-            "stand in the other model's place, with as many regions as it has (last word: as many "
-            "as there are). Itself: through the same model. p: of the mean over the grid, against "
+            "all pairs of sites; each model has the prompts in an order of its own. By chance: "
+            "prompts matched at random, exact; same class: within their class. Same layer, other "
+            "layers: through the model itself, in another order. Wordings stand in the other "
+            "model's place, with as many regions as it has. By the order alone: prompts matched by "
+            "their place in two unlike orders. p: of the mean over the grid, against "
             f"{found.draws:,} random matchings.",
             _best(found.grids[0], found),
             table(
@@ -72,21 +75,19 @@ def families_answer(found: FamilyComparison) -> str:
     there = (
         f"{_percent(grid.mean)} of round trips return ({_of(grid)}; mean over all pairs of sites), "
         f"{_percent(grid_mean(grid.chance))} would by chance, "
-        f"{_percent(grid_mean(grid.same_order))} if nothing but the order of prompts were shared, "
         f"{_percent(grid_mean(grid.texts[text]))} with the wording alone in the other model's "
-        f"place ({text}), and {_percent(grid_mean(grid.itself_other_layers))} between layers of "
-        "one model."
+        f"place ({text}), {_percent(grid.other_layers)} between layers of one model. With one "
+        f"order of the prompts for both it would be {_percent(grid_mean(grid.one_order))}, of "
+        f"which the order alone gives {_percent(grid_mean(grid.order_alone))}."
     )
     return f"{question} {verdict(grid)}: {there}"
 
 
 def verdict(grid: TripGrid) -> str:
-    """In a few words. Beyond the wording: in every order, the grid's mean is above the best one."""
+    """In a few words. More than the wording: in every pair of orders, in the mean of the grid."""
     if grid.p_grid > _CHANCE:
         return "Not more than chance"
-    if grid.mean <= grid_mean(grid.same_order):
-        return "Not more than a shared order of prompts gives"
-    above = grid.by_order > grid.texts_by_order[grid.best_text]
+    above = grid.by_orders > grid.texts_by_orders[grid.best_text]
     if above.all():
         return "Yes, more than their wording gives"
     if above.any():
@@ -110,7 +111,6 @@ def families_summary(found: FamilyComparison) -> dict[str, Any]:
         "round_trips": found.grids,
         "adjusted_rand": {
             "estimate": found.rand,
-            "other_order": found.rand_other_order,
             "texts": found.rand_texts,
             "classes": found.rand_classes,
         },
@@ -146,36 +146,38 @@ def families_figure(found: FamilyComparison) -> Figure:
 
 
 def _line(grid: TripGrid) -> tuple[Any, ...]:
+    span = "–"
+    if np.isfinite(grid.by_orders).any():
+        span = f"{_share(np.nanmin(grid.by_orders))}–{_share(np.nanmax(grid.by_orders))}"
     return (
         _name(grid),
         f"{_mean(grid.n_regions):.1f}",
         _share(grid.mean),
-        f"{_share(np.nanmin(grid.by_order))}–{_share(np.nanmax(grid.by_order))}"
-        if np.isfinite(grid.by_order).any()
-        else "–",
+        span,
         _share(grid_mean(grid.chance)),
         _share(grid_mean(grid.chance_in_class)),
-        _share(grid_mean(grid.same_order)),
-        _share(grid_mean(grid.other_order)),
+        _share(grid.same_layer),
+        _share(grid.other_layers),
         _p(grid.p_grid),
         _p(grid.p_grid_in_class),
     )
 
 
 def _text_line(grid: TripGrid, wording: list[str]) -> tuple[Any, ...]:
+    texts = (_share(grid_mean(grid.texts[name])) for name in wording)
+    return _name(grid), *texts, _percent(grid.share_above_text)
+
+
+def _order_line(grid: TripGrid, wording: list[str]) -> tuple[Any, ...]:
+    texts = (_share(grid_mean(grid.texts_one_order[name])) for name in wording)
     return (
-        _name(grid),
-        *(_share(grid_mean(grid.texts[name])) for name in wording),
-        _percent(grid.share_above_text),
-        _share(grid_mean(grid.itself_other_order)),
-        _share(grid_mean(grid.itself_other_layers)),
-    )
+        _name(grid), _share(grid_mean(grid.one_order)), _share(grid_mean(grid.order_alone)), *texts
+    )  # fmt: skip
 
 
 def _rand_lines(found: FamilyComparison) -> list[tuple[str, str]]:
     lines = [
-        ("the two models, one order", grid_mean(found.rand)),
-        ("the two models, two orders", grid_mean(found.rand_other_order)),
+        ("the two models", grid_mean(found.rand)),
         *(
             (f"{visible(found.models[0])} and {name}", grid_mean(values))
             for name, values in found.rand_texts.items()
@@ -199,7 +201,7 @@ def _best(grid: TripGrid, found: FamilyComparison) -> str:
     n = int((grid.p_values < _CHANCE).sum())
     return (
         f"Best pair, chosen by this look: {found.sites[0][a]} and {found.sites[1][b]}, "
-        f"{_percent(grid.estimate[a, b])}, p = {_p(grid.p_values[a, b])} in the first order, "
+        f"{_percent(grid.estimate[a, b])}, p = {_p(grid.p_values[a, b])} in the first two orders, "
         f"corrected over the grid; so corrected, {n:,} of {grid.p_values.size:,} pairs lie above "
         f"chance (p < {_CHANCE:g})."
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,11 @@ from exemplars.report.text import table, visible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from exemplars.dictionary import Dictionary
+
 _LEVEL = 0.05
+_BEFORE = 16
+"""Characters before an exemplar that are shown."""
 _BLOCKS = 8
 """Regions of a site that a figure shows by themselves."""
 
@@ -36,6 +40,29 @@ class TrajectoryReport:
     centering: tuple[Centering, ...]
     lens: tuple[LensAlignment, ...]
     """Empty unless asked for."""
+    exemplars: tuple[Mapping[int, str], ...] = ()
+    """Of each site, the token that founded a region, with what stands before it."""
+
+
+def exemplar_texts(
+    dictionaries: Sequence[Dictionary], paths: TokenPaths
+) -> tuple[dict[int, str], ...]:
+    """Of each site, the exemplars of the regions that prompts end in, in their context.
+
+    Args:
+        dictionaries: In the order of the paths' sites.
+        paths: From `read_paths`.
+    """
+    found = []
+    for s, dictionary in enumerate(dictionaries):
+        texts = {}
+        for region in np.unique(paths.final_regions[:, s]).tolist():
+            seen = dictionary.region(region).contexts if region >= 0 else ()
+            for context in seen:
+                if context.exemplar and context.text:
+                    texts[region] = f"{context.before[-_BEFORE:]}‹{context.text}›"
+        found.append(texts)
+    return tuple(found)
 
 
 def trajectories_text(report: TrajectoryReport, top: int = 5) -> str:
@@ -44,7 +71,7 @@ def trajectories_text(report: TrajectoryReport, top: int = 5) -> str:
         trajectories_answer(report),
         _read(report.paths),
         _flow_table(report.flows),
-        *(_path_table(found, report.paths, top) for found in report.sets),
+        *(_path_table(found, report, top) for found in report.sets),
     ]
     if report.overlaps:
         parts.append(_overlap_table(report.overlaps))
@@ -102,6 +129,7 @@ def trajectories_summary(report: TrajectoryReport) -> dict[str, Any]:
         "outside": _outside(paths),
         "flows": report.flows,
         "paths": report.sets,
+        "exemplars": report.exemplars,
         "overlaps": report.overlaps,
         "categories": report.categories,
         "centering": report.centering,
@@ -230,7 +258,7 @@ def _flow_table(flows: Sequence[Flow]) -> str:
     return table(header, lines)
 
 
-def _path_table(found: SetPaths, paths: TokenPaths, top: int) -> str:
+def _path_table(found: SetPaths, report: TrajectoryReport, top: int) -> str:
     lines = []
     for k in range(min(top, len(found.counts))):
         _, low, high = wilson(int(found.counts[k]), found.prompts)
@@ -238,6 +266,7 @@ def _path_table(found: SetPaths, paths: TokenPaths, top: int) -> str:
             (
                 _path(found.paths[k]), int(found.counts[k]), _percent(found.shares[k]),
                 f"{100 * low:.0f}–{100 * high:.0f} %", _percent(found.independent[k]),
+                _exemplars(found.paths[k], report.exemplars),
             )
         )  # fmt: skip
     against = ""
@@ -250,7 +279,10 @@ def _path_table(found: SetPaths, paths: TokenPaths, top: int) -> str:
         f"{visible(found.name)}: {len(found.counts):,} different paths of {found.prompts:,} "
         f"prompts{against}"
     )
-    names = (f"path ({'/'.join(paths.sites)})", "prompts", "share", "95 %", "if independent")
+    names = (
+        f"path ({'/'.join(report.paths.sites)})", "prompts", "share", "95 %", "if independent",
+        "exemplars",
+    )  # fmt: skip
     return head + "\n" + table(names, lines)
 
 
@@ -335,6 +367,12 @@ def _is_apart(found: CategoryDistances, n: int) -> bool:
 
 def _path(regions: Any) -> str:
     return " → ".join(str(int(region)) for region in regions)
+
+
+def _exemplars(regions: Any, exemplars: Sequence[Mapping[int, str]]) -> str:
+    """What founded the regions of a path."""
+    several = zip(regions.tolist(), exemplars, strict=False)
+    return " → ".join(texts.get(region, "?") for region, texts in several)
 
 
 def _span(chance: Chance, digits: int) -> str:
