@@ -169,9 +169,10 @@ function Help() {
 
 /** The region that is pointed at, or else the one chosen. */
 export function Inspector({ hint = "Point at a region, or choose one with the keyboard, to see it here." }) {
-  const p = hovered.value ?? selected.value;
-  return html`<aside class="inspector" aria-label="Inspector">${p ? html`<${Inspected} d=${p.d} id=${p.id} />` : html`<p class="empty">${hint}</p>`}
-    ${selected.value ? html`<p class="row"><button type="button" class="quiet" onClick=${() => select(null, null)}>let go of region ${selected.value.id}</button></p>` : null}</aside>`;
+  const here = (x) => (x !== null && (slug.value === null || x.d === slug.value) ? x : null);
+  const p = here(hovered.value) ?? here(selected.value);
+  return html`<aside class="inspector" aria-label="Inspector">${p ? html`<${Inspected} d=${p.d} id=${p.id} />` : html`<div class="hint">${hint}</div>`}
+    ${here(selected.value) ? html`<p class="row"><button type="button" class="quiet" onClick=${() => select(null, null)}>let go of region ${selected.value.id}</button></p>` : null}</aside>`;
 }
 
 function Tray() {

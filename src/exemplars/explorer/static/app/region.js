@@ -4,7 +4,7 @@ import { useGet, getJson } from "app/api";
 import { announced, lastList, regionPath, select, togglePin } from "app/state";
 import { go, href } from "app/router";
 import { useKeys } from "app/keys";
-import { count, fixed, isNumber, percent, significant, theta } from "app/format";
+import { atPercentile, count, fixed, isNumber, percent, significant, theta } from "app/format";
 import { Histogram, Shares } from "app/charts";
 import { Badge, Choice, Empty, Figure, Loaded, RegionLink, Section } from "app/ui";
 import { LabelEditor, Name, PinButton, PythonButton, nameOf, pinOf, pythonFor } from "app/card";
@@ -66,7 +66,7 @@ function Page({ d, row }) {
     ${labelling ? html`<${LabelEditor} d=${d.slug} row=${fresh} onDone=${done} />` : null}
     <dl class="figures"><${Figure} name="members" value=${count(row.member_count)} note=${percent(row.share, 2)} /><${Figure} name="coherence" value=${fixed(row.coherence, 3)} />
       <${Figure} name="mean distance" value=${theta(row.dist_theta?.mean ?? row.mean_dist_theta)} /><${Figure} name="95th percentile" value=${theta(row.dist_theta?.p95 ?? row.p95_dist_theta)} />
-      <${Figure} name="founded at token" value=${count(row.first_seen)} /><${Figure} name="θ" value=${fixed(d.theta, 3)} note=${d.percentile ? `${d.percentile}th percentile` : ""} /></dl>
+      <${Figure} name="founded at token" value=${count(row.first_seen)} /><${Figure} name="θ" value=${fixed(d.theta, 3)} note=${atPercentile(d.percentile)} /></dl>
     <div class="two"><div class="col">
       <${Section} title="Exemplar in context" id="exemplar" note=${place(row.exemplar)}>${() => html`<p class="passage"><${Context} ...${row.exemplar?.context ?? row.context ?? {}} around=${400} lines /></p>`}</${Section}>
       <${Members} d=${d} row=${row} path=${at("members")} onMark=${setMark} />
@@ -138,7 +138,7 @@ function Neighbours({ d, row, path }) {
     <${Loaded} answer=${answer}>${(a) => html`<ol class="neighbours">${a.rows.map((n) => html`<li key=${n.id}><span class="num" title=${`cosine ${fixed(n.cosine, 4)}`}>${fixed(n.cosine, 3)}</span>
         <span class="who"><${RegionLink} d=${d.slug} id=${n.id}><${Name} row=${n} /></${RegionLink}><small>${n.id}</small></span><${Context} ...${n.context ?? {}} around=${40} class="one-line" />
         <small class="wall">${isNumber(n.boundary?.wall_theta) ? html`wall at ${theta(n.boundary.wall_theta)}${n.boundary.shared ? "" : ", not shared"}` : null}</small>
-        ${n.boundary_witness ? html`<p class="witness"><small>member nearest to it, ${theta(n.boundary_witness.theta_ratio)}</small> <${Context} text=${n.boundary_witness.text} span=${n.boundary_witness.span} around=${40} class="one-line" /></p>` : null}</li>`)}</ol>
+        ${n.boundary_witness ? html`<p class="witness"><small>member nearest to it, ${theta(n.boundary_witness.theta_ratio)}</small> <${Context} text=${n.boundary_witness.text} span=${n.boundary_witness.span} before=${22} around=${60} class="one-line" /></p>` : null}</li>`)}</ol>
       <p class="note">Cosine of the two exemplars. The wall is where the two are equally near; where it is not shared, a third region lies between.</p>`}</${Loaded}>`}</${Section}>`;
 }
 

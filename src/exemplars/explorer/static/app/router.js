@@ -29,6 +29,7 @@ export function href(path, query = {}) {
 export const route = signal(parseHash(location.hash));
 
 export function startRouter() {
+  route.value = parseHash(location.hash);
   addEventListener("hashchange", () => {
     route.value = parseHash(location.hash);
   });

@@ -64,14 +64,27 @@ export function Token({ text, bytes, class: more = "" }) {
 /** A stretch of text around a span, the span marked.
  * @param {{text: string, span: [number, number] | null, around?: number, class?: string}} props
  *   Offsets count UTF-16 units; `around` cuts to so many characters on each side. */
-export function Context({ text, span, around = Infinity, lines = false, class: more = "" }) {
+export function Context({ text, span, around = Infinity, before = around, lines = false, class: more = "" }) {
   const whole = String(text ?? "");
   const [start, end] = span ?? [0, 0];
-  const from = Math.max(0, boundary(whole, start - around)), to = Math.min(whole.length, boundary(whole, end + around));
+  const from = wordStart(whole, Math.max(0, boundary(whole, start - before)), start), to = wordEnd(whole, Math.min(whole.length, boundary(whole, end + around)), end);
   const tidy = (part) => (lines ? part : part.replace(/\s*\n\s*/g, "\n"));
   return html`<bdi class=${`context ${more}`} dir="auto" translate="no"><span class="aside">${from > 0 ? "…" : null}<${Shown} text=${tidy(whole.slice(from, start))} /></span>${
     end > start ? html`<mark><${Shown} text=${whole.slice(start, end)} /></mark>` : null
   }<span class="aside"><${Shown} text=${tidy(whole.slice(end, to))} />${to < whole.length ? "…" : null}</span></bdi>`;
+}
+
+/** Moves a cut to the next white space, if that is near. */
+function wordStart(text, at, most) {
+  if (at === 0 || /\s/.test(text[at - 1])) return at;
+  const gap = text.slice(at, Math.min(most, at + 12)).search(/\s/);
+  return gap < 0 ? at : at + gap + 1;
+}
+
+function wordEnd(text, at, least) {
+  if (at >= text.length || /\s/.test(text[at])) return at;
+  const part = text.slice(Math.max(least, at - 12), at), gap = part.search(/\s\S*$/);
+  return gap < 0 ? at : at - (part.length - gap);
 }
 
 /** Does not cut a pair of surrogates in two. */
