@@ -7,9 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from synthetic import synthetic
-
 import exemplars as ex
+from synthetic import synthetic
 
 
 def main() -> None:

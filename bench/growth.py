@@ -5,9 +5,9 @@
 
 A corpus' documents are read once by the model; afterwards they are replayed in 20 random orders.
 The first half of the documents is the stream. The chance of a new region is estimated from it, and
-then each of the other documents is read next, by itself, by what the stream left: how many of its rows
-found regions is what the interval must hold. Then all documents are read to their end, and the
-forecasts from the first 30 % of all rows are compared with what there is.
+then each of the other documents is read next, by itself, by what the stream left: how many of its
+rows found regions is what the interval must hold. Then all documents are read to their end, and
+the forecasts from the first 30 % of all rows are compared with what there is.
 
 The law, its weights and its grid were chosen on `TUNED`, at one site, with 32,000 rows each.
 """

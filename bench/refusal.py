@@ -1,6 +1,7 @@
 """Refusal in Qwen2.5-Coder-0.5B-Instruct: is it in regions, and what does taking them out do?
 
     python bench/refusal.py validate     layers, percentiles and methods, on validation prompts
+    python bench/refusal.py more         what the first round left: inside regions, spans, layers
     python bench/refusal.py test         the chosen, the published, and nulls, over five orders
 
 Of ../shared/data/refusal. harmful_train[:160] builds and selects, harmful_val chooses layer,
@@ -66,6 +67,7 @@ class Setting:
     k: int = 1
     rule: str = "contrast"
     rows: str = "all"
+    place: str = "final"
     layers: int = 1
     """Consecutive layers of the scan that are edited, this one first."""
 
@@ -73,6 +75,7 @@ class Setting:
     def name(self) -> str:
         parts = [f"layer {self.layer}", f"p = {self.percentile:g}", self.method, f"k = {self.k}"]
         parts += [self.rule] * (self.rule != "contrast") + ["final rows"] * (self.rows == "final")
+        parts += ["any position"] * (self.place == "any")
         return ", ".join(parts + [f"{self.layers} layers"] * (self.layers > 1))
 
 
@@ -138,7 +141,7 @@ class Study:
         for layer in LAYERS[first : first + setting.layers]:
             dictionary = self.dictionary(layer, setting.percentile, setting.rows, seed)
             read, selection = self.rows(layer), self.selection(setting)
-            rates = study.region_rates(dictionary, read, self.behaves)
+            rates = study.region_rates(dictionary, read, self.behaves, setting.place)
             top = tuple(r.region for r in study.candidates_of(rates, selection)[: setting.k])
             regions.append(top)
             if len(top) == setting.k:
@@ -150,8 +153,8 @@ class Study:
     def selection(self, setting: Setting) -> study.Selection:
         positions = "all" if setting.rows == "published" else "edited"
         return study.Selection(
-            rule=setting.rule, most=setting.k, methods=(setting.method,), draws=DRAWS,
-            positions=positions,
+            rule=setting.rule, place=setting.place, most=setting.k, methods=(setting.method,),
+            draws=DRAWS, positions=positions,
         )  # fmt: skip
 
     def measure(self, part: str, max_new_tokens: int) -> study.Measure:
@@ -181,6 +184,23 @@ def near(best: Setting) -> list[Setting]:
     return found
 
 
+def untried() -> Iterator[Setting]:
+    """The second round: inside regions, several layers, spans of finer partitions."""
+    inside, between = "difference inside regions", "difference of regions"
+    for layer in LAYERS:
+        yield Setting(layer, 4.0, inside)
+    yield Setting(LAYERS[-1], 12.0, inside)
+    for method in (between, inside):
+        for n in (2, 3, 4):
+            yield Setting(LAYERS[-n], 4.0, method, layers=n)
+    for percentile in (1.0, 2.0):
+        for method in ("exemplar", between, inside):
+            for k in (1, 2, 3):
+                yield Setting(LAYERS[-1], percentile, method, k=k, rows="final")
+    for k in (1, 2, 3):
+        yield Setting(LAYERS[-1], 2.0, "exemplar", k=k, place="any")
+
+
 def fluent(several: Sequence[dict], base: dict, reference: float) -> bool:
     """Whether the side effects of rows are, in their mean, within the criteria."""
     worst = 1 + CRITERIA.perplexity
@@ -193,52 +213,77 @@ def fluent(several: Sequence[dict], base: dict, reference: float) -> bool:
     )
 
 
-def validate(of: Study, layers: Sequence[int] | None) -> None:
-    """Every setting on validation prompts; the rows say which is fluent, and what is left."""
-    measure = of.measure("validate", VALIDATE_TOKENS)
-    measure.negative = []
-    base = measure.outcome(study.Condition(study.UNEDITED, 0, -1))
-    reference = measure.reference_perplexity()
-    results.write(
-        "refusal", what="validation unedited", n=base.behaving.n, tokens=VALIDATE_TOKENS,
-        select_refused=int(of.behaves.sum()), select=len(of.behaves),
-        reference_perplexity=reference, **_plain(base),
-    )  # fmt: skip
-    found: dict[Setting, list[dict]] = {}
+class Validation:
+    """Settings judged on validation prompts: those of earlier rounds, and more."""
 
-    def judge(setting: Setting, seed: int) -> None:
-        edits, regions = of.edits(setting, seed)
+    def __init__(self, of: Study) -> None:
+        self.of, self.measure = of, of.measure("validate", VALIDATE_TOKENS)
+        self.measure.negative = []
+        self.base = _plain(self.measure.outcome(study.Condition(study.UNEDITED, 0, -1)))
+        self.reference = self.measure.reference_perplexity()
+        self.found: dict[Setting, list[dict]] = {}
+
+    def judge(self, setting: Setting, seed: int) -> None:
+        """One setting in one order, unless that is known."""
+        if any(row["seed"] == seed for row in self.found.get(setting, ())):
+            return
+        edits, regions = self.of.edits(setting, seed)
         if not edits:
             print(f"{setting.name}: nothing to edit", flush=True)
             return
-        outcome = measure.outcome(study.Condition(setting.method, setting.k, 0, edits=edits))
-        row = _plain(outcome)
-        found.setdefault(setting, []).append(row)
+        row = _plain(
+            self.measure.outcome(study.Condition(setting.method, setting.k, 0, edits=edits))
+        )
+        self.found.setdefault(setting, []).append({"seed": seed, **row})
         results.write(
             "refusal", what="validation", setting=setting.name, chosen=vars(setting), seed=seed,
-            regions_chosen=regions, fluent=fluent([row], _plain(base), reference), **row,
+            regions_chosen=regions, fluent=fluent([row], self.base, self.reference), **row,
         )  # fmt: skip
 
-    def best() -> list[Setting]:
-        """Of the settings with as many seeds, those that keep the model whole first."""
-        return sorted(found, key=lambda s: (not whole(s), left(found[s])))
+    def whole(self, setting: Setting) -> bool:
+        """Whether the model is, in the mean over orders."""
+        return fluent(self.found[setting], self.base, self.reference)
 
-    def whole(setting: Setting) -> bool:
-        return fluent(found[setting], _plain(base), reference)
+    def best(self) -> list[Setting]:
+        """Those that keep the model whole first, then those that leave least."""
+        return sorted(self.found, key=lambda s: (not self.whole(s), left(self.found[s])))
 
-    scan = [s for s in settings() if layers is None or s.layer in layers]
-    for setting in scan:
-        judge(setting, VALIDATION_SEEDS[0])
-    for setting in near(best()[0]):
-        judge(setting, VALIDATION_SEEDS[0])
-    several = best()[:SECOND_LOOK]
-    for setting in several:
-        judge(setting, VALIDATION_SEEDS[1])
-    chosen = next(setting for setting in best() if setting in several)
+    def choose(self) -> None:
+        """A second order for the best, and the best of these."""
+        several = self.best()[:SECOND_LOOK]
+        for setting in several:
+            self.judge(setting, VALIDATION_SEEDS[1])
+        chosen = next(setting for setting in self.best() if setting in several)
+        results.write(
+            "refusal", what="validation choice", setting=chosen.name, chosen=vars(chosen),
+            refusal=left(self.found[chosen]), fluent=self.whole(chosen),
+        )  # fmt: skip
+
+
+def validate(of: Study, layers: Sequence[int] | None) -> None:
+    """The scan, and what is near its best; the rows say which is fluent, and what is left."""
+    judged = Validation(of)
     results.write(
-        "refusal", what="validation choice", setting=chosen.name, chosen=vars(chosen),
-        refusal=left(found[chosen]), fluent=whole(chosen),
+        "refusal", what="validation unedited", n=judged.base["behaving"]["n"],
+        tokens=VALIDATE_TOKENS, select_refused=int(of.behaves.sum()), select=len(of.behaves),
+        reference_perplexity=judged.reference, **judged.base,
     )  # fmt: skip
+    for setting in settings():
+        if layers is None or setting.layer in layers:
+            judged.judge(setting, VALIDATION_SEEDS[0])
+    for setting in near(judged.best()[0]):
+        judged.judge(setting, VALIDATION_SEEDS[0])
+    judged.choose()
+
+
+def more(of: Study) -> None:
+    """The second round, beside the rows of the first."""
+    judged = Validation(of)
+    for row in every("validation"):
+        judged.found.setdefault(Setting(**row["chosen"]), []).append(row)
+    for setting in untried():
+        judged.judge(setting, VALIDATION_SEEDS[0])
+    judged.choose()
 
 
 def left(several: Sequence[dict]) -> float:
@@ -273,7 +318,7 @@ def test_conditions(of: Study, setting: Setting, seed: int) -> list[study.Condit
     edits, regions = of.edits(setting, seed)
     dictionary = of.dictionary(setting.layer, setting.percentile, setting.rows, seed)
     read, selection = of.rows(setting.layer), of.selection(setting)
-    rates = study.region_rates(dictionary, read, of.behaves)
+    rates = study.region_rates(dictionary, read, of.behaves, setting.place)
     likely = study.candidates_of(rates, selection)
     every = study.conditions_of(dictionary, seed, read, of.behaves, rates, likely, selection)
     ours = study.Condition(setting.method, setting.k, seed, 0, regions[0], edits)
@@ -291,17 +336,17 @@ def _plain(outcome: study.Outcome) -> dict[str, object]:
     return {**found, "examples": examples}
 
 
-def newest(what: str) -> dict:
-    """The last row of that name."""
+def every(what: str) -> list[dict]:
+    """All rows of that name."""
     file = results.RESULTS / "refusal.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    return [row for row in rows if row["what"] == what][-1]
+    return [row for row in rows if row["what"] == what]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     home = Path.home() / ".cache/exemplars"
-    parser.add_argument("stage", choices=("validate", "test"))
+    parser.add_argument("stage", choices=("validate", "more", "test"))
     parser.add_argument("--models", type=Path, default=home / "models")
     parser.add_argument("--cache", type=Path, default=home / "bench")
     parser.add_argument("--layer", type=int, action="append")
@@ -309,8 +354,10 @@ def main() -> None:
     of = Study(options.models, options.cache)
     if options.stage == "validate":
         validate(of, options.layer)
+    elif options.stage == "more":
+        more(of)
     else:
-        test(of, Setting(**newest("validation choice")["chosen"]))
+        test(of, Setting(**every("validation choice")[-1]["chosen"]))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ from planted import CARRIER, SCORE, SITE, basis, planted_model, prompts
 
 WIDTH = 8
 TOKENS = 4
+REMOVALS = METHODS[:-1]
+"""All but the difference inside regions: here likely regions have no prompts but behaving ones."""
 ANY = Selection(min_prompts=1, min_rate=0.0)
 
 
@@ -201,6 +203,10 @@ def test_an_edit_is_what_its_formula_says(made, method, k):
     selection = Selection(methods=(method,))
     rates = region_rates(dictionary, rows, behaves)
     top = [r.region for r in candidates_of(rates, ANY)[:k]]
+    if method == "difference inside regions":  # the first candidates hold behaving prompts alone
+        mixed = [r.region for r in rates if 0 < r.behaving < r.prompts]
+        assert len(mixed) >= k
+        top = [*mixed[:k], top[0]]
     edits = edits_of(dictionary, method, top, rows, behaves, rates, selection)
     assert {(e.site, e.positions) for e in edits} == {(SITE, "edited")}
     x = np.random.default_rng(5).normal(size=(20, WIDTH)).astype(np.float32) * 3
@@ -214,12 +220,19 @@ def test_an_edit_is_what_its_formula_says(made, method, k):
     assert quiet
     ours = np.array([last[final_of == r].mean(axis=0) for r in top])
     others = np.array([last[final_of == r].mean(axis=0) for r in quiet])
+    inside = [
+        y - last[(final_of == r) & ~behaves].mean(axis=0)
+        for r in top
+        for y in last[(final_of == r) & behaves]
+        if ((final_of == r) & ~behaves).any()
+    ]
     span, point = {
         "exemplar": (dictionary.exemplars[top], center),
         "mean": (dictionary.means[top], center),
         "census mean": ([unit[all_of == r].mean(axis=0) for r in top], center),
         "swap": (ours - center, others.mean(axis=0)),
         "difference of regions": ([ours.mean(axis=0) - others.mean(axis=0)], center),
+        "difference inside regions": ([np.mean(inside or [center], axis=0)], center),
     }[method]
     expected = x - projected(x, span, point)
     np.testing.assert_allclose(after(edits, x), expected, atol=2e-5)
@@ -243,7 +256,7 @@ def test_swap_puts_vectors_where_the_quiet_ones_are(made):
 def test_a_method_with_nothing_to_work_with_makes_no_edit(made):
     rows, behaves, dictionary = made
     rates = region_rates(dictionary, rows, behaves)
-    for method in ("swap", "difference of regions"):
+    for method in ("swap", "difference of regions", "difference inside regions"):
         assert edits_of(dictionary, method, [], rows, behaves, rates, Selection()) == ()
     far = replace(rows, vectors=rows.vectors.copy())
     far.vectors[:] = dictionary.center + dictionary.exemplars[0]
@@ -267,6 +280,25 @@ def test_without_a_quiet_region_the_prompts_without_the_behaviour_stand_for_it(m
         np.testing.assert_allclose(after(edits, x), x - projected(x, span, point), atol=2e-5)
 
 
+def test_where_one_region_holds_all_prompts_inside_it_is_the_difference_of_means(made):
+    rows, behaves, dictionary = made
+    far = replace(rows, vectors=dictionary.center + dictionary.exemplars[0] + rows.vectors * 1e-3)
+    assert set(nearest(dictionary, far.vectors)) == {0}
+    rates = region_rates(dictionary, far, behaves)
+    (edit,) = edits_of(
+        dictionary, "difference inside regions", [0], far, behaves, rates, Selection()
+    )
+    last = far.vectors[far.final].astype(np.float64)
+    means = last[behaves].mean(axis=0) - last[~behaves].mean(axis=0)
+    cosine = edit.directions[0] @ means / np.linalg.norm(means)
+    assert abs(cosine) == pytest.approx(1, abs=1e-4)
+    everyone = np.ones(len(behaves), bool)
+    for behaving in (everyone, ~everyone):
+        assert not edits_of(
+            dictionary, "difference inside regions", [0], far, behaving, rates, Selection()
+        )
+
+
 def every_condition(made, **settings):
     rows, behaves, dictionary = made
     selection = Selection(**{"min_prompts": 1, "min_rate": 0.1, **settings})
@@ -284,12 +316,12 @@ def by_name(conditions):
 
 def test_every_removal_has_its_nulls(made):
     rows, _, dictionary = made
-    conditions, likely = every_condition(made, most=2, draws=3, methods=METHODS)
+    conditions, likely = every_condition(made, most=2, draws=3, methods=REMOVALS)
     named = by_name(conditions)
     assert len(likely) >= 2
     for k in (1, 2):
         top = tuple(r.region for r in likely[:k])
-        for method in METHODS:
+        for method in REMOVALS:
             assert named[method, k, 0].regions == top
         taken = removed_norm(named["exemplar", k, 0].edits, rows)
         for draw in range(3):
@@ -488,7 +520,7 @@ def test_fewer_candidates_than_asked_for_are_said(planted):
 def test_a_method_that_cannot_be_tried_is_said():
     """As with "any", which may choose a region that no prompt ends in."""
     found = verdict_report(selection=Selection(methods=("swap",), place="any"))
-    sentence = "swap, k = 1: not tried: no prompt ends in the regions"
+    sentence = "swap, k = 1: not tried: the method finds no prompts to work with in the regions"
     assert found.verdict("swap", 1) == sentence
     assert sentence in behavior_text(found)
 
@@ -681,7 +713,7 @@ def test_the_table_fits_a_terminal_and_names_everything(planted, report):
     text = behavior_text(report)
     assert max(map(len, text.splitlines())) <= 100
     lines = text.splitlines()
-    for name in (UNEDITED, DIFFERENCE, *METHODS, MATCHED, RANDOM, "random, equal norm"):
+    for name in (UNEDITED, DIFFERENCE, *REMOVALS, MATCHED, RANDOM, "random, equal norm"):
         (line,) = [line for line in lines if line.startswith(f"{name}  ")]
         assert line.split("  ")[0] == name
     (line,) = [line for line in lines if line.startswith("exemplar  ")]

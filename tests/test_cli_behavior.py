@@ -103,7 +103,7 @@ def test_it_builds_its_own_dictionary_and_prints_tables(run, built, tmp_path):
     lines = said.splitlines()
     assert lines[lines.index(FILES["test_yes"][0]) + 1].split() == ["unedited", *"aaaa"]
     assert "reading 52 prompts at resid_post.1" in err
-    assert "answering: 100%" in err
+    assert "answers: 100%" in err
     assert (tmp_path / "f.svg").read_text(encoding="utf-8").count("<svg") == 1
     assert (tmp_path / "f.png").read_bytes()[1:4] == b"PNG"
     assert list((tmp_path / "cache" / "answers").glob("*.json"))

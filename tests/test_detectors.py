@@ -236,19 +236,19 @@ def test_probes_do_not_mind_the_scale_of_a_coordinate_or_one_that_is_constant():
     x[:20, 2] += 3
     x[:, 4] = 1.5
     scale = np.logspace(-3, 3, WIDTH)
-    plain = detectors._logistic(x[:20], x[20:], 0.1)
-    scaled = detectors._logistic(x[:20] * scale, x[20:] * scale, 0.1)
+    plain = detectors.logistic_direction(x[:20], x[20:], 0.1)
+    scaled = detectors.logistic_direction(x[:20] * scale, x[20:] * scale, 0.1)
     assert scaled * scale == pytest.approx(plain, rel=1e-2, abs=1e-4)
     assert plain[4] == 0
     # Balanced: a class twice over moves the boundary alone.
-    twice = detectors._logistic(np.concatenate([x[:20], x[:20]]), x[20:], 0.1)
+    twice = detectors.logistic_direction(np.concatenate([x[:20], x[:20]]), x[20:], 0.1)
     assert twice @ plain / np.linalg.norm(twice) / np.linalg.norm(plain) > 0.95
 
 
 def test_the_token_probe_takes_evenly_spaced_rows_of_too_many(monkeypatch):
     rows, positive, negative, _ = planted()
     seen = []
-    monkeypatch.setattr(detectors, "_logistic", lambda p, n, c: seen.append((p, n)))
+    monkeypatch.setattr(detectors, "logistic_direction", lambda p, n, c: seen.append((p, n)))
     for most_rows in (None, 10**6, 50):
         token_probe(rows, positive[0], negative[0], 1.0, most_rows)
     whole = [rows.texts(part[0]).directions for part in (positive, negative)]

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import exemplars as ex
-from exemplars import cli, export
+from exemplars import export
 from exemplars.cli.export import layers_of
 from exemplars.errors import FormatError, MismatchError
 from exemplars.export import directions
@@ -66,18 +66,6 @@ def dictionary():
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     assert made.calibration.vector_norms[1] == pytest.approx(np.median(norms))
     return made
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["exemplars", *map(str, words)])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        captured = capsys.readouterr()
-        return done.value.code, captured.out, captured.err
-
-    return call
 
 
 def slow_direction(dictionary, regions, basis="exemplar"):

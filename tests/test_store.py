@@ -23,6 +23,8 @@ from exemplars.members import Members, MemberStatistics
 from exemplars.store import folders, tables
 
 V1 = Path(__file__).parent / "data" / "v1"
+V2 = Path(__file__).parent / "data" / "v2"
+"""As V1, with the stability of its regions."""
 BYTES_PROMISED = ("regions.safetensors", "contexts.parquet", "growth.parquet")
 WORDS = ["the", "cat", "—", "sat,", "on", "“mats”", "and\nwas", "猫", "🐈", "happy"]
 
@@ -539,7 +541,7 @@ def test_what_is_not_a_dictionary_is_said_to_be_none(tmp_path):
 
 
 def test_a_newer_version_says_upgrade(saved):
-    edit_manifest(saved, format_version=2, something_new={})
+    edit_manifest(saved, format_version=3, something_new={})
     with pytest.raises(FormatError, match=r"newer version of exemplars .*; upgrade exemplars"):
         store.load(saved)
 
@@ -733,6 +735,66 @@ V1_COUNTS = [42, 57, 41, 52, 58, 51, 57, 56, 52, 47, 43, 44]
 V1_EXEMPLAR_ROWS = [0, 1, 2, 5, 6, 7, 9, 11, 13, 14, 22, 24]
 V1_COMPONENTS = [0.015781, -0.113898, 0.022341]
 V1_TEXT = ("the cat", "—", "— sat, on “mats” and\nwas 猫 🐈 happy", "document 0")
+
+
+def test_the_dictionary_of_version_2_opens_for_ever():
+    assert store.manifest_of(V2).format_version == 2
+    assert store.load(V2).counts.tolist() == V1_COUNTS
+    table = store.load_stability(V2)
+    assert table["region"].to_pylist() == list(range(V1_REGIONS))
+    assert table["mean_cosine"].to_pylist()[:3] == [1.0, 0.5, None]
+    assert table["exemplar_cosine"].to_pylist()[:2] == [0.75, 0.25]
+    assert set(table["others"].to_pylist()) == {4}
+    for name in BYTES_PROMISED:
+        assert (V2 / name).read_bytes() == (V1 / name).read_bytes()
+
+
+def stability(n=V1_REGIONS):
+    return pa.table(
+        {
+            "region": pa.array(range(n), pa.int32()),
+            "mean_cosine": pa.array([1.0, 0.5, None, *[0.9] * (n - 3)], pa.float32()),
+            "exemplar_cosine": pa.array([0.75, 0.25, *[0.5] * (n - 2)], pa.float32()),
+            "found": pa.array([1.0] * n, pa.float32()),
+            "others": pa.array([4] * n, pa.int32()),
+        }
+    )
+
+
+def test_stability_raises_the_version_and_nothing_else_does(saved, dictionary):
+    census = dictionary.members, None
+    assert store.load_stability(saved) is None
+    assert store.manifest_of(saved).format_version == 1
+    store.save_lens(saved, pa.table({"region": [0]}))
+    assert store.manifest_of(saved).format_version == 1
+    store.save_stability(saved, stability())
+    assert store.manifest_of(saved).format_version == 2
+    assert store.load_stability(saved).equals(stability())
+    store.save_census(saved, *census)  # what is added later keeps it
+    assert store.manifest_of(saved).format_version == 2
+    assert store.load_stability(saved).equals(stability())
+    store.save(store.load(saved), saved, overwrite=True)
+    assert store.manifest_of(saved).format_version == 1
+    assert store.load_stability(saved) is None
+
+
+def test_a_manifest_of_version_1_cannot_list_a_file_of_version_2(saved):
+    store.save_stability(saved, stability())
+    edit_manifest(saved, format_version=1)
+    with pytest.raises(FormatError, match="which format version 1 does not have"):
+        store.load(saved)
+
+
+def test_stability_of_other_regions_or_columns_is_refused(saved):
+    with pytest.raises(ValueError, match="one line for each of 12 regions"):
+        store.save_stability(saved, stability(11))
+    with pytest.raises(ValueError, match="has columns region, expected"):
+        store.save_stability(saved, stability().select(["region"]))
+    store.save_stability(saved, stability())
+    pq.write_table(stability().slice(0, 5), saved / store.STABILITY)
+    relist(saved, store.STABILITY)
+    with pytest.raises(FormatError, match="one line for each of 12 regions"):
+        store.load_stability(saved)
 
 
 def test_the_manifest_has_a_json_schema(saved):

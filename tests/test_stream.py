@@ -117,17 +117,17 @@ def test_of_a_long_text_a_random_stretch_is_read():
     text = "".join(chr(0x4E00 + k) for k in range(1000))
     starts = set()
     for _ in range(200):
-        part = stream._stretch(text, 100, random)
+        part = stream.stretch(text, 100, random)
         assert len(part) == 100
         assert part in text
         starts.add(text.index(part))
     assert len(starts) > 150
     assert min(starts) < 50
     assert max(starts) > 850
-    ends = {stream._stretch("abc", 2, random) for _ in range(50)}
+    ends = {stream.stretch("abc", 2, random) for _ in range(50)}
     assert ends == {"ab", "bc"}  # the last one too
     for whole in ("", text[:100], [{"role": "user", "content": text}]):
-        assert stream._stretch(whole, 100, random) is whole
+        assert stream.stretch(whole, 100, random) is whole
 
 
 def test_a_long_document_does_not_take_every_place(model, dictionary):

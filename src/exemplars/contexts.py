@@ -6,7 +6,7 @@ members. While streaming these are row numbers; afterwards each is looked up onc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -54,8 +54,10 @@ class Contexts(Protocol):
         """The contexts of one region, by distance."""
         ...
 
-    def table(self) -> Any:
-        """All of them, a pyarrow table with one column for each field of `Context`."""
+    def table(self, columns: Sequence[str] | None = None) -> Any:
+        """All of them, a pyarrow table with one column for each field of `Context`, or for those
+        named alone.
+        """
         ...
 
     def tables(self) -> Iterator[Any]:
@@ -75,9 +77,9 @@ class TableContexts:
         start, stop = np.searchsorted(numbers, [region, region + 1])
         return contexts_from(self.rows.slice(start, stop - start))
 
-    def table(self) -> Any:
-        """All of them."""
-        return self.rows
+    def table(self, columns: Sequence[str] | None = None) -> Any:
+        """All of them; of some columns alone if `columns` names them."""
+        return self.rows if columns is None else self.rows.select(list(columns))
 
     def tables(self) -> Iterator[Any]:
         """All of them, in one table."""

@@ -708,34 +708,62 @@ def texts(
     return Texts(made)
 
 
-def reopened(description: Mapping[str, Any]) -> Texts:
+def reopened(description: Mapping[str, Any], place: Texts | None = None) -> Texts:
     """The texts that `Texts.describe` gave this description of, if they are still there.
 
     Args:
         description: As a manifest holds it.
+        place: The same texts, where they lie now; None: where the description says.
 
     Raises:
         SourceError: They are not on this machine (files, a package), or are others by now.
     """
     about = dict(description)
-    view, kind, name = about.pop("view", ()), about.get("kind"), about.get("source")
-    options = {"column": about["column"]} if "column" in about else {}
-    if kind == "package":
-        found = texts(f"package:{about.get('name')}", **options)
-    elif kind == "files" and isinstance(name, str | list):
-        paths = [Path(part) for part in ([name] if isinstance(name, str) else name)]
-        absent = [path for path in paths if not path.exists()]
-        if absent:
-            raise SourceError(f"the texts {absent[0]} are not here; give their place")
-        found = texts(paths if isinstance(name, list) else paths[0], **options)
-    else:
-        raise SourceError(f"texts of the kind {kind!r} cannot be opened again; give them")
+    view, name = about.pop("view", ()), about.get("source")
+    found = _at_their_place(about) if place is None else Texts(place._source)
     there = found.describe()
     # Not by the source's name: a path that a manifest holds as "corpus/" is spelled "corpus" here.
     spelling = {"view": (), "source": ()}
     if {**there, **spelling} != {**about, **spelling}:
         raise SourceError(f"the texts {name or about.get('name')} have changed; give the former")
     return Texts(found._source, tuple(dict(step) for step in view))
+
+
+def _at_their_place(about: Mapping[str, Any]) -> Texts:
+    """Texts where a description says that they are."""
+    kind, name = about.get("kind"), about.get("source")
+    options = {"column": about["column"]} if "column" in about else {}
+    if kind == "package":
+        return texts(f"package:{about.get('name')}", **options)
+    if kind == "files" and isinstance(name, str | list):
+        paths = [Path(part) for part in ([name] if isinstance(name, str) else name)]
+        absent = [path for path in paths if not path.exists()]
+        if absent:
+            raise SourceError(f"the texts {absent[0]} are not here; give their place")
+        return texts(paths if isinstance(name, list) else paths[0], **options)
+    raise SourceError(f"texts of the kind {kind!r} cannot be opened again; give them")
+
+
+def held_out_slice(description: Mapping[str, Any], place: Texts | None = None) -> Texts | None:
+    """What was held out of the texts that `Texts.describe` gave this description of.
+
+    Args:
+        description: As a manifest holds it.
+        place: As of `reopened`.
+
+    Returns:
+        The other part of the last `hold_out`, with the later steps of the view; None where nothing
+        was held out.
+
+    Raises:
+        SourceError: As `reopened`.
+    """
+    view = [dict(step) for step in description.get("view", ())]
+    kept = [step for step in view if step.get("part") == "kept"]
+    if not kept:
+        return None
+    kept[-1]["part"] = "held_out"
+    return reopened({**description, "view": view}, place)
 
 
 def _exists(source: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -54,14 +54,7 @@ def logit_lens(model: Model, directions: NDArray[np.float32], k: int = 8, chunk:
     import torch
 
     weight = model.unembedding.weight
-    directions = np.array(directions, np.float32)  # a copy: torch takes no read-only memory
-    if directions.ndim != 2 or directions.shape[1] != weight.shape[1]:
-        raise MismatchError(
-            f"the directions have shape {tuple(directions.shape)} and the unembedding of "
-            f"{model.name} reads width {weight.shape[1]}; use the model they came from"
-        )
-    if not np.isfinite(directions).all():
-        raise ValueError("a direction is not finite; leave out the regions that have no members")
+    directions = _checked(model, directions, weight.shape[1])
     # An unembedding may be padded beyond the tokens that there are.
     vocabulary = min(len(weight), len(model.tokenizer))
     block_rows = _BLOCK_BYTES // (4 * weight.shape[1])
@@ -86,6 +79,101 @@ def logit_lens(model: Model, directions: NDArray[np.float32], k: int = 8, chunk:
     return Lens(*_read(model, promoted), *_read(model, suppressed))
 
 
+def lens_probabilities(
+    model: Model, directions: NDArray[np.float32], chunk: int = 64
+) -> NDArray[np.float32]:
+    """The distribution over tokens that each direction reads as: the softmax of its logits.
+
+    The logits are those of `logit_lens`. A norm that rescales gives one distribution for a
+    direction of any length; the model's own scaling and capping of logits is left out.
+
+    Args:
+        model: With a language-model head.
+        directions: (K, D), D the width of the residual stream.
+        chunk: Directions at a time.
+
+    Returns:
+        (K, V) float32, V the tokens that there are; each row sums to 1.
+
+    Raises:
+        MismatchError, ValueError: As of `logit_lens`.
+    """
+    vocabulary = min(len(model.unembedding.weight), len(model.tokenizer))
+    scores = _token_scores(model, directions, "lens", chunk)
+    found = [logits.softmax(dim=1).cpu().numpy() for logits in scores]
+    return np.concatenate([np.empty((0, vocabulary), np.float32), *found])
+
+
+def embedding_lens(
+    model: Model, directions: NDArray[np.float32], k: int = 8
+) -> tuple[list[list[str]], NDArray[np.float32]]:
+    """The tokens whose input vectors point most along directions.
+
+    Args:
+        model: Any with an input embedding.
+        directions: (K, D) in the space of the residual stream.
+        k: Tokens of each; all the tokenizer has, if fewer.
+
+    Returns:
+        tokens: Of each direction, largest cosine first.
+        cosines: (K, k) in [-1, 1].
+
+    Raises:
+        MismatchError, ValueError: As of `logit_lens`.
+    """
+    found = [
+        scores.topk(min(k, scores.shape[1]), dim=1)
+        for scores in _token_scores(model, directions, "embedding")
+    ]
+    tokens, cosines = _read(model, [(values, ids) for values, ids in found])
+    return tokens, cosines
+
+
+def word_ranks(
+    model: Model, directions: NDArray[np.float32], word: str
+) -> dict[str, NDArray[np.int64]]:
+    """Where a word stands among all tokens that directions read as.
+
+    Of the word as it is, capitalised, and in capitals, each with and without a space before it,
+    those count that are one token; a word that is none in any form counts by the first tokens.
+
+    Args:
+        model: With a language-model head.
+        directions: (K, D).
+        word: Any text.
+
+    Returns:
+        "lens" (as of `logit_lens`) and "embedding" (as of `embedding_lens`): (K,) the number of
+        tokens that stand before the best of these forms, from 0.
+
+    Raises:
+        MismatchError, ValueError: As of `logit_lens`; or the word is empty.
+    """
+    ids = word_tokens(model.tokenizer, word)
+    found = {}
+    for reading in ("lens", "embedding"):
+        ranks = [
+            (scores > scores[:, ids].amax(1, keepdim=True)).sum(1).cpu().numpy()
+            for scores in _token_scores(model, directions, reading)
+        ]
+        found[reading] = np.concatenate([np.empty(0, np.int64), *ranks])
+    return found
+
+
+def word_tokens(tokenizer: Any, word: str) -> list[int]:
+    """Ids of the forms of a word that are one token; where none is, of the forms' first tokens."""
+    if not word.strip():
+        raise ValueError("the word is empty; give one")
+    cases = dict.fromkeys((word, word.lower(), word.capitalize(), word.upper()))
+    forms = [
+        tokenizer(space + case, add_special_tokens=False)["input_ids"]
+        for case in cases
+        for space in ("", " ")
+    ]
+    whole = [form for form in forms if len(form) == 1]
+    return sorted({form[0] for form in whole or forms})
+
+
 def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
     """Tokens as one reads them: " the", not "Ġthe"; bytes that are no character as "<0xE2>"."""
     ids = [int(i) for i in ids]
@@ -99,6 +187,43 @@ def token_texts(tokenizer: Any, ids: Iterable[int]) -> list[str]:
         f"<{i}>" if token is None else _text(token, byte_level and i not in added)
         for i, token in zip(ids, tokens, strict=True)
     ]
+
+
+def _token_scores(
+    model: Model, directions: NDArray[np.float32], reading: str, chunk: int = 64
+) -> Iterator[torch.Tensor]:
+    """(n, V) float32 for n directions at a time: logits, or cosines to input vectors."""
+    import torch
+
+    table = (model.unembedding if reading == "lens" else model.embedding).weight
+    directions = _checked(model, directions, table.shape[1])
+    with torch.no_grad():
+        table = table[: min(len(table), len(model.tokenizer))].float()
+        if reading == "embedding":
+            table = table / table.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        norm = _in_float32(model.final_norm) if reading == "lens" else None
+        for first in range(0, len(directions), chunk):
+            part = torch.from_numpy(directions[first : first + chunk]).to(table.device)
+            part = part / part.norm(dim=1, keepdim=True) if norm is None else norm.forward(part)
+            yield part @ table.T
+
+
+def _checked(model: Model, directions: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """A copy in float32 (torch takes no read-only memory).
+
+    Raises:
+        MismatchError: Another width.
+        ValueError: A direction is not finite.
+    """
+    directions = np.array(directions, np.float32)
+    if directions.ndim != 2 or directions.shape[1] != width:
+        raise MismatchError(
+            f"the directions have shape {tuple(directions.shape)} and the unembedding of "
+            f"{model.name} reads width {width}; use the model they came from"
+        )
+    if not np.isfinite(directions).all():
+        raise ValueError("a direction is not finite; leave out the regions that have no members")
+    return directions
 
 
 _Best = tuple["torch.Tensor", "torch.Tensor"]  # logits (n, k) and token ids (n, k)

@@ -182,6 +182,18 @@ class Model:
             )
         return found
 
+    @property
+    def embedding(self) -> nn.Module:
+        """The table of input vectors, a row for each token.
+
+        Raises:
+            ValueError: If the module has none.
+        """
+        found = getattr(self.module, "get_input_embeddings", lambda: None)()
+        if found is None:
+            raise ValueError(f"{type(self.module).__name__} has no input embedding")
+        return found
+
     @cached_property
     def max_positions(self) -> int | None:
         """Most tokens in one piece, where the config says."""
@@ -611,11 +623,15 @@ def _quiet() -> Iterator[None]:
         draw(own, downloads)
 
 
+def cache_folder() -> Path:
+    """Where what was computed once is kept: `$EXEMPLARS_CACHE`, or `~/.cache/exemplars`."""
+    return Path(os.environ.get("EXEMPLARS_CACHE") or Path.home() / ".cache" / "exemplars")
+
+
 def _converted(file: Path) -> Path:
     """The GGUF file as a folder of float32 safetensors and a tokenizer, made once."""
     digest = _sha256(file)
-    cache = Path(os.environ.get("EXEMPLARS_CACHE") or Path.home() / ".cache" / "exemplars")
-    folder = cache / "converted" / digest
+    folder = cache_folder() / "converted" / digest
     if folder.exists():
         return folder
     if not all(importlib.util.find_spec(name) for name in ("gguf", "accelerate")):

@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
 RULES = ("contrast", "rate")
 PLACES = ("final", "any")
-METHODS = ("exemplar", "mean", "census mean", "swap", "difference of regions")
+METHODS = (
+    "exemplar", "mean", "census mean", "swap", "difference of regions", "difference inside regions",
+)  # fmt: skip
 """What is done with the chosen regions: their span by exemplars, or by means, is projected out;
-swapped for the mean of regions without the behaviour; or the difference of the two is projected
-out."""
+swapped for the mean of regions without the behaviour; the difference of the two is projected out;
+or that of the prompts in them that behave and those in them that do not."""
 UNEDITED, DIFFERENCE = "unedited", "difference of means"
 MATCHED, RANDOM, EQUAL_NORM = "matched regions", "random span", "random span, equal norm"
 NULLS = (MATCHED, RANDOM, EQUAL_NORM)
@@ -218,7 +220,11 @@ class BehaviorReport:
         (ours,) = self.of(method, k, dictionary) or (None,)
         if ours is None:
             few = len(self.candidates[dictionary]) < k
-            return ["too few candidates" if few else "no prompt ends in the regions"]
+            return [
+                "too few candidates"
+                if few
+                else "the method finds no prompts to work with in the regions"
+            ]
         base, limits = self.unedited, self.criteria
         failed = []
         left = ours.behaving.value
@@ -490,7 +496,9 @@ def edits_of(
     "swap" moves a vector, inside the span of the chosen regions' raw means, to the mean of the
     raw means of regions without the behaviour (Rumbelow 2026, app. E, "swap-c", with the prompts
     that choose); where there is no such region, to the mean of prompts without it. Raw means are
-    over the final rows of prompts.
+    over the final rows of prompts. "difference inside regions" asks what tells the behaving prompts
+    of a region from its others, so it has no part in what tells regions apart; several regions
+    count by their behaving prompts.
     """
     ablate = partial(
         Edit.ablate, site=rows.site, center=dictionary.center, positions=selection.positions
@@ -506,6 +514,9 @@ def edits_of(
         directions, _ = to_directions(rows.vectors, dictionary.center)
         means = [directions[assigned == k].mean(axis=0) for k in chosen if (assigned == k).any()]
         return (ablate(np.stack(means)),) if means else ()
+    if method == "difference inside regions":
+        inside = _difference_inside(rows.vectors[place], assigned, behaves, chosen)
+        return () if inside is None else (ablate(inside),)
     quiet = [r.region for r in rates if r.rate <= _QUIET and r.prompts >= selection.min_prompts]
     ours = _raw_means(rows.vectors[place], assigned, chosen)
     others = _raw_means(rows.vectors[place], assigned, quiet)
@@ -525,6 +536,23 @@ def _raw_means(vectors: Float32, assigned: Int64, regions: Sequence[int]) -> Flo
     kept = [k for k in regions if (assigned == k).any()]
     means = [vectors[assigned == k].mean(axis=0, dtype=np.float64) for k in kept]
     return np.array(means, np.float32).reshape(len(kept), vectors.shape[1])
+
+
+def _difference_inside(
+    final: Float32, assigned: Int64, behaves: NDArray[np.bool_], regions: Sequence[int]
+) -> Float32 | None:
+    """(D,) mean over the behaving prompts in the regions of their final vector less the mean of
+    their region's other prompts; None where no region has both.
+    """
+    x = final.astype(np.float64)
+    found = np.zeros(x.shape[1])
+    n = 0
+    for k in regions:
+        ours, others = x[(assigned == k) & behaves], x[(assigned == k) & ~behaves]
+        if len(ours) and len(others):
+            found += (ours - others.mean(axis=0)).sum(axis=0)
+            n += len(ours)
+    return (found / n).astype(np.float32) if n else None
 
 
 def removed_norm(edits: Sequence[Edit], rows: PromptRows) -> float:

@@ -160,17 +160,20 @@ def token_probe(
     if most_rows is not None:
         total = sum(map(len, parts))
         parts = [part[:: max(1, -(-total // most_rows))] for part in parts]
-    return _logistic(parts[0], parts[1], strength)
+    return logistic_direction(parts[0], parts[1], strength)
 
 
 def mean_probe(train: SiteRows, positive: Int64, negative: Int64, strength: float) -> Float32:
     """(D,) weights of a logistic regression of texts' mean directions on their label."""
     lengths = np.maximum(train.rows.lengths(), 1)[:, None]
     parts = [train.text_sums[numbers] / lengths[numbers] for numbers in (positive, negative)]
-    return _logistic(parts[0], parts[1], strength)
+    return logistic_direction(parts[0], parts[1], strength)
 
 
-def _logistic(positive: Any, negative: Any, strength: float) -> Float32:
+def logistic_direction(positive: Any, negative: Any, strength: float) -> Float32:
+    """(D,) weights, for the coordinates as given, of a logistic regression that tells rows (P, D)
+    from rows (M, D), classes weighed alike, with C = `strength` on coordinates of unit variance.
+    """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 

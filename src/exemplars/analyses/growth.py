@@ -27,6 +27,7 @@ from exemplars import building, corpora, store
 from exemplars.analyses.detection import Interval
 from exemplars.building import UnfinishedRun
 from exemplars.calibration import Calibration
+from exemplars.corpora import Texts
 from exemplars.dictionary import Dictionary
 from exemplars.errors import SourceError
 from exemplars.geometry import Float64, Int64
@@ -111,16 +112,10 @@ class Backtest:
     as_now: float
     """The nulls' numbers of regions at `rows`."""
     heaps: float
-
-    @property
-    def error(self) -> float:
-        """(foretold − found) / found."""
-        return self.foretold.estimate / self.found - 1
-
-    @property
-    def held(self) -> bool:
-        """Whether the 95 % interval holds what came."""
-        return self.foretold.low <= self.found <= self.foretold.high
+    error: float
+    """(foretold − found) / found."""
+    held: bool
+    """Whether the 95 % interval holds what came."""
 
 
 @dataclass(frozen=True)
@@ -153,20 +148,9 @@ class Growth:
     target: float
     rows_to_target: Interval | None
     """Rows in all until the chance is the target; infinity where it stays above."""
-
-    @property
-    def verdict(self) -> str:
-        """Whether all of the interval lies below the target ("covered"), above it, or neither."""
-        if self.chance is None:
-            return "undecided"
-        if self.chance.high <= self.target:
-            return "covered"
-        return "not covered" if self.chance.low > self.target else "undecided"
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the documents look exchangeable: shuffled, or the backtest held."""
-        return self.curve.shuffled or (self.backtest is not None and self.backtest.held)
+    verdict: str
+    """Whether all of the chance's interval lies below the target ("covered"), above it ("not
+    covered"), or neither ("undecided")."""
 
 
 def curve_of(dictionary: Dictionary, name: str = "") -> Curve:
@@ -208,19 +192,22 @@ def curve_of_unfinished(run: UnfinishedRun, name: str = "") -> Curve:
     )
 
 
-def curves_in(folder: str | os.PathLike[str], by_source: bool = False) -> list[Curve]:
+def curves_in(
+    folder: str | os.PathLike[str], by_source: bool = False, texts: Texts | None = None
+) -> list[Curve]:
     """The curves of a folder: of a build that runs or was interrupted, or of dictionaries.
 
     Args:
         folder: A dictionary, several of one build, or where an unfinished build writes.
-        by_source: A curve for each folder or file of the texts, which must still be there.
+        by_source: A curve for each folder or file of the texts.
+        texts: The texts of the build. Default: looked for where the manifest says they are.
 
     Returns:
         None as long as the build calibrates.
 
     Raises:
         FormatError: There is neither.
-        SourceError: The texts are not there.
+        SourceError: The texts are not there, or are others by now.
     """
     place = Path(folder)
     found: list[tuple[Curve, Any]] = []
@@ -240,24 +227,30 @@ def curves_in(folder: str | os.PathLike[str], by_source: bool = False) -> list[C
             found.append((curve_of(dictionary, path.name), dictionary.provenance.get("texts")))
     if not by_source:
         return [curve for curve, _ in found]
-    return [part for curve, texts in found for part in sources_of(curve, texts).values()]
+    return [part for curve, about in found for part in sources_of(curve, about, texts).values()]
 
 
-def sources_of(curve: Curve, texts: Mapping[str, Any] | None) -> dict[str, Curve]:
+def sources_of(
+    curve: Curve, about: Mapping[str, Any] | None, texts: Texts | None = None
+) -> dict[str, Curve]:
     """`by_source_of` with the sources that the documents' names tell.
 
     Args:
         curve: Of all documents.
-        texts: The description of the texts in the manifest.
+        about: The description of the texts in the manifest.
+        texts: Those texts; None looks for them.
 
     Raises:
-        SourceError: The texts are not there, or were changed.
+        SourceError: The texts are not there, or are others by now.
         ValueError: Each document is a source of its own.
     """
-    if not isinstance(texts, Mapping):
+    if not isinstance(about, Mapping):
         raise SourceError(f"{curve.name} does not say what texts it was built from")
-    opened = corpora.reopened(texts)
-    names = {document.number: document.name for document in opened.fetch(curve.document)}
+    if texts is None:
+        texts = corpora.reopened(about)
+    elif texts.describe().get("sha256") != about.get("sha256"):
+        raise SourceError(f"the texts are not those that {curve.name} was built from; give them")
+    names = {document.number: document.name for document in texts.fetch(curve.document)}
     sources = [source_of(names[int(number)]) for number in curve.document]
     if len(set(sources)) == curve.documents > 1:
         raise ValueError(
@@ -351,7 +344,8 @@ def growth(
     share = singles / n if singles >= 0 else math.nan
     quiet = quiet_batch(curve)
     if curve.documents < FEWEST_DOCUMENTS or not regions:
-        return Growth(curve, None, share, None, math.nan, (), None, quiet, target, None)
+        nothing = None, share, None, math.nan, (), None
+        return Growth(curve, *nothing, quiet, target, None, "undecided")
     fit = GrowthFit(curve)
     heaps = plain_heaps(curve)
     chance = fit.chance()
@@ -370,7 +364,15 @@ def growth(
         quiet=quiet,
         target=target,
         rows_to_target=fit.rows_to(target),
+        verdict=verdict(chance, target),
     )
+
+
+def verdict(chance: Interval, target: float) -> str:
+    """See `Growth.verdict`."""
+    if chance.high <= target:
+        return "covered"
+    return "not covered" if chance.low > target else "undecided"
 
 
 class GrowthFit:
@@ -435,12 +437,6 @@ class GrowthFit:
         there = self._scale * self._slope(self.n) <= target
         return _interval(np.where(there, self.n, np.maximum(rows, self.n)))
 
-    def curve(self, rows: Float64) -> tuple[Float64, Float64, Float64]:
-        """Regions at these rows: 2.5 %, median and 97.5 % of the fitted curves."""
-        grown = self._shape(rows)[self._cell] * self._scale[:, None]
-        bounds: Float64 = np.quantile(grown, [0.025, 0.5, 0.975], axis=0)
-        return bounds[0], bounds[1], bounds[2]
-
     def _shape(self, rows: Float64) -> Float64:
         """((n + n₀)^β − n₀^β) / β of each cell at each n: (cells, len(rows))."""
         b, z = self._exponent[:, None], self._offset[:, None]
@@ -474,14 +470,17 @@ def backtest(curve: Curve, share: float = BACKTEST_SHARE) -> Backtest | None:
         return None
     n, regions = int(early.rows[-1]), int(early.regions[-1])
     fit, heaps = GrowthFit(early), plain_heaps(early)
-    added = fit.added(rows - n)
+    added, found = fit.added(rows - n), int(curve.regions[-1])
+    foretold = Interval(*(regions + v for v in (added.estimate, added.low, added.high)))
     return Backtest(
         from_rows=n,
         rows=rows,
-        found=int(curve.regions[-1]),
-        foretold=Interval(*(regions + v for v in (added.estimate, added.low, added.high))),
+        found=found,
+        foretold=foretold,
         as_now=regions + fit.chance().estimate * (rows - n),
         heaps=regions + heaps(rows) - heaps(n),
+        error=foretold.estimate / found - 1,
+        held=foretold.low <= found <= foretold.high,
     )
 
 

@@ -234,18 +234,33 @@ def orders(
     calibration: Calibration,
     percentile: float,
     seeds: Sequence[int],
+    membership: str = "online",
 ) -> Iterator[Dictionary]:
     """A dictionary of the same rows for each seed, with the documents in another order."""
     numbers = np.unique(documents)
     for seed in seeds:
         order = np.random.default_rng(seed).permutation(numbers)
-        yield of_documents(vectors, documents, order, calibration, percentile)
+        yield of_documents(vectors, documents, order, calibration, percentile, membership)
 
 
 def of_documents(
-    vectors: Any, documents: Int64, order: Int64, calibration: Calibration, percentile: float
+    vectors: Any,
+    documents: Int64,
+    order: Int64,
+    calibration: Calibration,
+    percentile: float,
+    membership: str = "online",
 ) -> Dictionary:
-    """The dictionary of some documents, in their order; rows of a document keep theirs."""
+    """The dictionary of some documents, in their order; rows of a document keep theirs.
+
+    Args:
+        vectors: (N, D) raw activations.
+        documents: (N,) the document of each row.
+        order: Numbers of documents, each once.
+        calibration: Not made anew.
+        percentile: Of the calibration.
+        membership: See `partition`.
+    """
     numbers, number = np.unique(documents, return_inverse=True)
     rank = np.full(len(numbers), len(order), np.int64)
     rank[np.searchsorted(numbers, order)] = np.arange(len(order))
@@ -254,7 +269,7 @@ def of_documents(
     blocks = (
         as_vectors(vectors[rows[start : start + _BLOCK]]) for start in range(0, len(rows), _BLOCK)
     )
-    return partition(blocks, calibration, percentile)
+    return partition(blocks, calibration, percentile, membership=membership)
 
 
 def of_random_rows(dictionary: Dictionary, vectors: Any, random: np.random.Generator) -> Dictionary:

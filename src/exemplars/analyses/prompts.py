@@ -23,6 +23,7 @@ from exemplars.intervene import Edit
 from exemplars.tokenization import Tokenization, tokenize_prompts
 
 if TYPE_CHECKING:
+    from exemplars.analyses.labelled import OnStep
     from exemplars.analyses.scorers import Scorer
     from exemplars.models import Model
 
@@ -64,7 +65,12 @@ class PromptRows:
 
 
 def read_prompts(
-    model: Model, sites: Sequence[str], prompts: Sequence[str], tokenization: Tokenization
+    model: Model,
+    sites: Sequence[str],
+    prompts: Sequence[str],
+    tokenization: Tokenization,
+    on_step: OnStep | None = None,
+    window_tokens: int = 16384,
 ) -> dict[str, PromptRows]:
     """Rows of prompts at several sites, from one pass; by the site's name.
 
@@ -73,23 +79,23 @@ def read_prompts(
         sites: In any spelling.
         prompts: Texts, each with one row at least.
         tokenization: Which tokens are rows; its context length does not cut.
+        on_step: Told how many prompts were read, at every window.
+        window_tokens: Tokens read before prompts are sorted by length, about.
 
     Raises:
         ValueError: A prompt has no rows, or is too long for the model; or there is no such site.
     """
-    limit = min(model.max_positions or _LONGEST, _LONGEST)
-    asked = tokenize_prompts(prompts, model.tokenizer, chat=tokenization.chat)
-    for number, one in enumerate(asked, 1):
-        if len(one.ids) > limit:
-            raise ValueError(
-                f"prompt {number} has {len(one.ids)} tokens and {limit} are read at most; shorten "
-                "it, or leave it out"
-            )
+    limit = prompt_limit(model, prompts, tokenization.chat)
     whole = replace(tokenization, context_length=limit, long_documents="truncate")
     found: dict[str, list[Float32]] = {}
     numbers: list[Int64] = []
-    for batches in read_activations(model, sites, corpora.texts(list(prompts)), whole):
+    told = on_step or (lambda what, done, total: None)
+    told("prompts", 0, len(prompts))
+    texts = corpora.texts(list(prompts))
+    for batches in read_activations(model, sites, texts, whole, window_tokens=window_tokens):
         numbers.append(batches[0].document)
+        if len(batches[0].document):
+            told("prompts", int(batches[0].document[-1]) + 1, len(prompts))
         for batch in batches:
             found.setdefault(batch.site, []).append(as_vectors(batch.vectors))
     prompt = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
@@ -104,6 +110,27 @@ def read_prompts(
     }
 
 
+def prompt_limit(model: Model, prompts: Sequence[str], chat: bool) -> int:
+    """Tokens that are read of a prompt, at most: none of these has more.
+
+    Raises:
+        ValueError: One has.
+    """
+    limit = min(model.max_positions or _LONGEST, _LONGEST)
+    for number, one in enumerate(tokenize_prompts(prompts, model.tokenizer, chat=chat), 1):
+        if len(one.ids) > limit:
+            raise ValueError(
+                f"prompt {number} has {len(one.ids)} tokens and {limit} are read at most; shorten "
+                "it, or leave it out"
+            )
+    return limit
+
+
+def stream_order(n: int, seed: int) -> Int64:
+    """(n,) the order that a seed puts n prompts in; seed 0 leaves them as they are given."""
+    return np.random.default_rng([seed, 1]).permutation(n) if seed else np.arange(n)
+
+
 def partitions(rows: PromptRows, percentile: float, seeds: Sequence[int]) -> list[Dictionary]:
     """Dictionaries of the prompts' rows, each with the prompts in another order.
 
@@ -113,8 +140,7 @@ def partitions(rows: PromptRows, percentile: float, seeds: Sequence[int]) -> lis
     n = len(rows.prompts)
     found = []
     for seed in seeds:
-        order = np.random.default_rng([seed, 1]).permutation(n) if seed else np.arange(n)
-        stream = rows.some(order).vectors if seed else rows.vectors
+        stream = rows.some(stream_order(n, seed)).vectors if seed else rows.vectors
         dictionary = partition(stream, calibration, seed=seed)
         found.append(replace(dictionary, provenance={"site": {"name": rows.site}, "seed": seed}))
     return found

@@ -307,7 +307,7 @@ def from_callable(function: Callable[[str, str], Any], name: str | None = None) 
     return Function(function, name or str(getattr(function, "__name__", "function")), source)
 
 
-def parse_scorer(spec: str, labeller: Labeller | None = None) -> Scorer:
+def parse_scorer(spec: str, labeller: Labeller | None = None, also: Sequence[str] = ()) -> Scorer:
     """The scorer that a word of the command line stands for: one of `SPECS`.
 
     Args:
@@ -315,6 +315,7 @@ def parse_scorer(spec: str, labeller: Labeller | None = None) -> Scorer:
             "judge:QUESTION"; "python:module:function" or "python:file.py:function", which runs
             that code.
         labeller: Who judges; only "judge:" needs it.
+        also: What the caller takes beside these, for the message of an error.
 
     Raises:
         ValueError: None of these, or its argument is not what it should be.
@@ -324,7 +325,7 @@ def parse_scorer(spec: str, labeller: Labeller | None = None) -> Scorer:
     if spec == "refusal":
         return refusal()
     if kind in ("phrases", "regex", "judge", "python") and not argument.strip():
-        raise ValueError(f"{spec!r} lacks what stands after the colon; {_choices()}")
+        raise ValueError(f"{spec!r} lacks what stands after the colon; {_choices(also)}")
     if kind == "phrases":
         return Phrases(_lines(Path(argument)))
     if kind == "regex":
@@ -336,13 +337,14 @@ def parse_scorer(spec: str, labeller: Labeller | None = None) -> Scorer:
     if kind == "python":
         place, _, function = argument.rpartition(":")
         if not place or not function:
-            raise ValueError(f"{spec!r} does not name a function; {_choices()}")
+            raise ValueError(f"{spec!r} does not name a function; {_choices(also)}")
         return _from_module(place, function)
-    raise ValueError(f"{spec!r} is no scorer; {_choices()}")
+    raise ValueError(f"{spec!r} is no scorer; {_choices(also)}")
 
 
-def _choices() -> str:
-    return f"choose {', '.join(SPECS[:-1])}, or {SPECS[-1]}"
+def _choices(also: Sequence[str]) -> str:
+    *most, last = (*SPECS, *also)
+    return f"choose {', '.join(most)}, or {last}"
 
 
 def _check_pairs(prompts: Sequence[str], answers: Sequence[str]) -> None:

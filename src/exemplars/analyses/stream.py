@@ -67,7 +67,7 @@ def stream_rows(
     tokenization = tokenization_of(dictionary)
     random = np.random.default_rng([seed, 0x5EED])
     size = _STRETCH * tokenization.context_length
-    stretches = (_stretch(document.content, size, random) for document in texts.shuffled(seed))
+    stretches = (stretch(document.content, size, random) for document in texts.shuffled(seed))
     told = on_step or (lambda what, done, total: None)
     told("rows of the stream", 0, n)
     found: list[Float32] = []
@@ -87,8 +87,8 @@ def stream_rows(
     return np.concatenate(found)[chosen], source
 
 
-def _stretch(content: Any, size: int, random: np.random.Generator) -> Any:
-    """A random part of a long text; conversations and short texts whole."""
+def stretch(content: Any, size: int, random: np.random.Generator) -> Any:
+    """A random part of a long text, of `size` characters; conversations and short texts whole."""
     if not isinstance(content, str) or len(content) <= size:
         return content
     start = int(random.integers(0, len(content) - size + 1))

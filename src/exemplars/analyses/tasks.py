@@ -105,6 +105,30 @@ def read_task(
     return task
 
 
+def read_label_columns(
+    path: str | Path, label_columns: Sequence[str], column: str = "text"
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The distinct texts of a file, in its order, and their labels by column.
+
+    Args:
+        path: As `read_task`.
+        label_columns: One or several.
+        column: Of the texts.
+
+    Raises:
+        SourceError: A file or a column is missing, or a text is blank or without a label.
+        ValueError: A text has two labels in one column.
+    """
+    read = [_read_labels(Path(path), column, name) for name in dict.fromkeys(label_columns)]
+    if not read:
+        raise ValueError("no label column was given; name one of the file's columns")
+    texts = list(read[0])
+    names = dict.fromkeys(label_columns)
+    return texts, {
+        name: [labels[text] for text in texts] for name, labels in zip(names, read, strict=True)
+    }
+
+
 def without_empty_texts(rows: TextRows, task: ProbeTask) -> tuple[ProbeTask, int]:
     """A task without the texts that have no row, and how many those are.
 

@@ -21,21 +21,27 @@ from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
 from exemplars.cli import explore as explore
 from exemplars.cli import export as export
+from exemplars.cli import families as families
 from exemplars.cli import growth as growth
 from exemplars.cli import label as label
+from exemplars.cli import novelty as novelty
 from exemplars.cli import patch as patch
 from exemplars.cli import probe as probe
+from exemplars.cli import resolution as resolution
 from exemplars.cli import sae as sae
+from exemplars.cli import stability as stability
 from exemplars.cli import steer as steer
+from exemplars.cli import trajectories as trajectories
 from exemplars.cli.application import app as app
 from exemplars.cli.terminal import say
 
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
-    *("concepts", "probe", "sae", "label", "growth"),
-    *("compare",),
-    *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
-    *("explore",),
+    *("concepts", "probe", "sae", "label"),
+    *("behavior", "steer", "patch"),
+    *("compare", "families", "stability"),
+    *("growth", "novelty", "resolution", "trajectories"),
+    *("explore", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
     key=lambda verb: _VERBS.index(verb.name or getattr(verb.callback, "__name__", ""))

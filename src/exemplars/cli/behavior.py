@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +37,7 @@ from exemplars.cli.scoring import (
     ScoreSpec,
     scorer_of,
 )
-from exemplars.cli.terminal import print_result, say
+from exemplars.cli.terminal import print_result, say, step_bar
 
 if TYPE_CHECKING:
     from exemplars.analyses.labelled import Concept
@@ -113,8 +112,8 @@ def behavior(
         list[str] | None,
         typer.Option(
             "--method",
-            help="exemplar, mean, census mean, swap, difference of regions. Repeat for several. "
-            "Default: exemplar and mean.",
+            help="exemplar, mean, census mean, swap, difference of regions, difference inside "
+            "regions. Repeat for several. Default: exemplar and mean.",
         ),
     ] = None,
     draws: Annotated[int, typer.Option(help="Of each null.", min=1)] = 1,
@@ -151,12 +150,13 @@ def behavior(
     """
     from dataclasses import replace
 
-    from exemplars.analyses.behavior import Selection
+    from exemplars.analyses.behavior import METHODS, Selection
+    from exemplars.models import cache_folder
     from exemplars.report.behavior import behavior_figure, behavior_summary, behavior_text
 
     if full:
         seeds, most, draws = max(seeds, 5), max(most, 3), max(draws, 3)
-        methods = methods or ["exemplar", "mean", "census mean", "swap", "difference of regions"]
+        methods = methods or list(METHODS)
     if rate_by not in ("answers", "labels") or rows not in ("all", "final"):
         raise ValueError(
             f'--rate-by is "{rate_by}" and --rows is "{rows}"; choose answers or labels, and all '
@@ -178,7 +178,7 @@ def behavior(
         say(f"warning: {note}")
     plain = _neutral(loaded, neutral)
     read, dictionaries = _read(loaded, dictionaries, site, prompts, percentile, range(seeds), rows)
-    run = _Run(loaded, answers or _cache(), batch_size, max_new_tokens)
+    run = _Run(loaded, answers or cache_folder() / "answers", batch_size, max_new_tokens)
     report = run(dictionaries, read, prompts, scorer, rate_by, selection, plain)
     report = replace(report, notes=(*report.notes, *([note] if note else [])))
     if figure is not None:
@@ -310,11 +310,6 @@ def _parts(content: Any) -> Iterator[str]:
             yield from (line.strip() for line in text.split("\n"))
 
 
-def _cache() -> Path:
-    root = os.environ.get("EXEMPLARS_CACHE") or Path.home() / ".cache" / "exemplars"
-    return Path(root) / "answers"
-
-
 class _Run:
     """The causal test with a bar of the answers that it needs, and what Ctrl-C says."""
 
@@ -341,7 +336,14 @@ class _Run:
         tests = (prompts.test_positive, prompts.test_negative)
         n = study.n_answers(selection, len(dictionaries), (len(tests[0]), len(tests[1])))
         n += len(read.prompts) if rate_by == "answers" else 0
-        with _kept(self.folder), _bar(n) as progress:
+        done = 0
+
+        def progress(more: int) -> None:
+            nonlocal done
+            done += more
+            on_step("answers", done, n)
+
+        with _kept(self.folder), step_bar() as on_step:
             answers = KeptAnswers(
                 self.model, self.folder, chat=chat, batch_size=self.batch_size, progress=progress
             )
@@ -380,20 +382,3 @@ def _kept(folder: Path) -> Iterator[None]:
         raise KeyboardInterrupt(
             f"interrupted; {folder} holds the answers so far: run it again to go on from there"
         ) from None
-
-
-@contextlib.contextmanager
-def _bar(n: int) -> Iterator[Callable[[int], None]]:
-    """Answers on stderr, with the time left."""
-    import sys
-
-    from tqdm import tqdm
-
-    every_s = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(total=n, unit=" answers", desc="answering", mininterval=every_s) as bar:
-
-        def more(n_answers: int) -> None:
-            bar.update(min(n_answers, bar.total - bar.n))
-
-        yield more
-        bar.update(bar.total - bar.n)  # a null that could not be had was counted

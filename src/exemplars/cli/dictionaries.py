@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +30,7 @@ from exemplars.cli.options import (
     standard_input,
     texts_of,
 )
-from exemplars.cli.terminal import interruptible, print_result, progress_bar, say
+from exemplars.cli.terminal import interruptible, print_result, progress_bar, say, step_bar
 
 if TYPE_CHECKING:
     from exemplars.models import Model
@@ -133,6 +133,14 @@ def build(
         Path | None, typer.Option(help="Keep the activations there, or read them from there.")
     ] = None,
     lens: Annotated[bool, typer.Option(help="Store what each region reads as.")] = True,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            help="Also build from so many orders in all, and store how well they find each region "
+            "again; needs --activations.",
+            min=1,
+        ),
+    ] = 1,
     device: Device = "cpu",
     dtype: Dtype = None,
     checkpoint: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0)] = 60.0,
@@ -158,6 +166,10 @@ def build(
         keep_prefix=keep_prefix,
     )
     check_screen(screen)
+    if seeds > 1 and activations is None:
+        raise ValueError(
+            "--seeds reads the activations once for each order; give --activations DIR to keep them"
+        )
     checks = ex.Audit() if audit else None
     several = len(site) * len(percentile) > 1
     check_out(out, resume=resume, overwrite=overwrite, several=several)
@@ -198,6 +210,8 @@ def build(
         found = {(found.provenance["site"]["name"], found.percentile): found}
     if lens:
         _save_lenses(loaded, found, out)
+    if seeds > 1:
+        _save_stabilities(found, source, out, [(seed or 0) + k for k in range(1, seeds)])
     print_result(
         {str(_folder_of(out, key, found)): report.dictionary_summary(found[key]) for key in found},
         report.dictionaries_text(found.values()) + f"\n\nwritten to {out}",
@@ -266,14 +280,14 @@ def show(
     dictionary = open_dictionary(folder)
     lens = store.load_lens(folder)
     known = labels.latest(labels.labels_from(store.load_labels(folder)))
+    stable = store.load_stability(folder)
     if region is None and json:
         print_result(report.dictionary_summary(dictionary), None, json)
     elif region is None:
-        print_result(None, report.dictionary_text(dictionary, lens, regions, known), json)
-    elif json:
-        print_result(report.card(dictionary, region, lens, contexts, known), None, json)
+        print_result(None, report.dictionary_text(dictionary, lens, regions, known, stable), json)
     else:
-        print_result(None, report.card_text(dictionary, region, lens, contexts, known), json)
+        shown = dictionary, region, lens, contexts, known, stable
+        print_result(report.card(*shown), report.card_text(*shown), json)
 
 
 @app.command(epilog=example('  exemplars assign gpt2-l6-p2 "My fellow citizens" --examples 3'))
@@ -408,3 +422,28 @@ def _save_lenses(model: Model, found: _Found, out: Path) -> dict[tuple[str, floa
             "unembedding"
         ) from None
     return tables
+
+
+def _save_stabilities(found: _Found, shards: Any, out: Path, seeds: Sequence[int]) -> None:
+    """How well other orders of the same rows find each region, stored beside each dictionary."""
+    from exemplars import store
+    from exemplars.analyses.noise import orders
+    from exemplars.analyses.shared_rows import site_rows
+    from exemplars.analyses.stability import region_stability, stability_table
+
+    with interruptible(), step_bar() as on_step:
+        done, total = 0, len(found) * len(seeds)
+        for site in dict.fromkeys(site for site, _ in found):
+            rows = site_rows(batches[0] for batches, *_ in shards.windows([site]))
+            for key, dictionary in found.items():
+                if key[0] != site:
+                    continue
+                others = []
+                for other in orders(
+                    rows.vectors[: dictionary.rows], rows.document[: dictionary.rows],
+                    dictionary.calibration, key[1], seeds, dictionary.membership,
+                ):  # fmt: skip
+                    others.append(other)
+                    on_step("other orders", done := done + 1, total)
+                table = stability_table(region_stability(dictionary, others))
+                store.save_stability(_folder_of(out, key, found), table)

@@ -68,7 +68,8 @@ def growth(
         typer.Option(
             "--text",
             help="A domain to read with the dictionary's center and θ: files, a folder, "
-            "package:NAME, or a dataset. Repeat for several domains.",
+            "package:NAME, or a dataset. Repeat for several domains. With --by-source: where the "
+            "build's own texts are.",
         ),
     ] = None,
     by_source: Annotated[
@@ -106,22 +107,19 @@ def growth(
 
     inside: dict[str, Interval] = {}
     with interruptible():
-        if text:
-            if len(folders) > 1 or by_source or watch is not None:
-                raise ValueError(
-                    "--text reads texts for one dictionary, without --by-source and --watch; give "
-                    "one folder"
-                )
+        if text and not by_source:
+            if len(folders) > 1 or watch is not None:
+                raise ValueError("--text reads texts for one dictionary, once; give one folder")
             dictionary = open_dictionary(folders[0])
             reader = model_of(dictionary, model, device, dtype, allow_mismatch)
             sources = {name: texts_of([name], column, split) for name in text}
             domains = _read(dictionary, reader, sources, rows or None, seed, allow_mismatch)
             curves = [domain.curve for domain in domains]
             inside = {domain.curve.name: domain.inside for domain in domains}
-        elif watch is not None:
-            curves = _watched(folders, by_source, target, watch)
         else:
-            curves = _curves(folders, by_source)
+            if watch is not None:
+                _watch(folders, target, watch)
+            curves = _curves(folders, by_source, texts_of(text, column, split) if text else None)
         growths = tuple(
             study.growth(curve, more_rows=more or (1_000_000,), target=target) for curve in curves
         )
@@ -133,13 +131,13 @@ def growth(
     print_result(report, growth_text(growths, differs, inside), json)
 
 
-def _curves(folders: list[Path], by_source: bool) -> list[Curve]:
+def _curves(folders: list[Path], by_source: bool, texts: Texts | None) -> list[Curve]:
     """Of all folders; an error where a build has none yet."""
     from exemplars.analyses.growth import curves_in
 
     found = []
     for folder in folders:
-        curves = curves_in(folder, by_source)
+        curves = curves_in(folder, by_source, texts)
         if not curves:
             raise ValueError(f"the build of {folder} has no rows yet, as it calibrates; look later")
         several = len(folders) > 1 and curves[0].name != folder.name
@@ -147,23 +145,23 @@ def _curves(folders: list[Path], by_source: bool) -> list[Curve]:
     return found
 
 
-def _watched(folders: list[Path], by_source: bool, target: float, every_s: float) -> list[Curve]:
-    """The curves when all builds have ended, or at Ctrl-C; a line for each change meanwhile."""
+def _watch(folders: list[Path], target: float, every_s: float) -> None:
+    """A line for each change, until all builds have ended or Ctrl-C."""
     from exemplars.analyses.growth import curves_in, growth
     from exemplars.building import is_unfinished
     from exemplars.report.growth import watch_line
 
-    seen: dict[str, int] = {}
+    seen: dict[tuple[Path, str], int] = {}
     try:
         while any(map(is_unfinished, folders)):
-            for curve in (curve for folder in folders for curve in curves_in(folder)):
-                if seen.get(curve.name) != curve.rows[-1]:
-                    seen[curve.name] = int(curve.rows[-1])
-                    say(watch_line(growth(curve, target=target)))
+            for folder in folders:
+                for curve in curves_in(folder):
+                    if seen.get((folder, curve.name)) != curve.rows[-1]:
+                        seen[folder, curve.name] = int(curve.rows[-1])
+                        say(watch_line(growth(curve, target=target)))
             time.sleep(every_s)
     except KeyboardInterrupt:
         say("no longer watching")
-    return _curves(folders, by_source)
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,7 +40,12 @@ NewTokens = Annotated[int, typer.Option(help="Tokens of an answer, at most.", mi
 
 
 def scorer_of(
-    spec: str, endpoint: str | None, llm: str | None, local: str | None, device: str
+    spec: str,
+    endpoint: str | None,
+    llm: str | None,
+    local: str | None,
+    device: str,
+    also: Sequence[str] = (),
 ) -> Scorer:
     """The scorer that a command line names."""
     from exemplars.analyses.scorers import parse_scorer
@@ -49,7 +55,7 @@ def scorer_of(
         if local is None and (endpoint is None or llm is None):
             raise ValueError("half a judge was given; give --judge-endpoint URL --judge-llm NAME")
         judge = labeller_of(endpoint, llm, local, device, None)
-    return parse_scorer(spec, judge)
+    return parse_scorer(spec, judge, also)
 
 
 def labeller_of(

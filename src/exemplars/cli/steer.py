@@ -198,7 +198,7 @@ def _scorer(
         return None
     if spec.startswith(_RULE):
         return Rule(spec.removeprefix(_RULE))
-    return scorer_of(spec, endpoint, llm, local, device)
+    return scorer_of(spec, endpoint, llm, local, device, (f"{_RULE}NAME",))
 
 
 def _contrast(

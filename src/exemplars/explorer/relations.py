@@ -284,7 +284,7 @@ def growth_page(views: Mapping[str, View], slug: str) -> dict[str, Any]:
     found = growth(curve)
     heaps = plain_heaps(curve) if curve.documents > 1 and curve.regions[-1] else None
     warnings = [f"the curves differ in {part}" for part in incomparable([curve, *others])]
-    if not found.trusted:
+    if not found.curve.shuffled:
         warnings.append(
             "the documents were not read in random order, so a forecast holds only if later ones "
             "are like earlier ones"

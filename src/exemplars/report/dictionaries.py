@@ -126,12 +126,13 @@ def dictionary_text(
     lens: Any = None,
     n: int = 20,
     labels: Mapping[int, Label] | None = None,
+    stability: Any = None,
 ) -> str:
     """A dictionary on a page: what it is, its metrics, its n largest regions."""
     parts = [dictionaries_text([dictionary])]
     if dictionary.provenance.get("complete", True) is False:
         parts.append("The build was interrupted: this is what it had found.")
-    regions = regions_text(dictionary, lens, n, labels)
+    regions = regions_text(dictionary, lens, n, labels, stability)
     return "\n\n".join([*parts, metrics_text(dictionary), regions])
 
 
@@ -167,8 +168,11 @@ def regions_text(
     lens: Any = None,
     n: int = 12,
     labels: Mapping[int, Label] | None = None,
+    stability: Any = None,
 ) -> str:
-    """The largest regions: members, coherence, label, what they read as, exemplar in context."""
+    """The largest regions: members, coherence, how well other orders find them, label, what they
+    read as, exemplar in context.
+    """
     order = np.argsort(-dictionary.counts, kind="stable")[:n]
     rows = []
     for k in order:
@@ -181,12 +185,18 @@ def regions_text(
                 region.index,
                 region.count,
                 f"{region.coherence:.3f}",
+                *(
+                    (_number(stability["mean_cosine"][int(k)].as_py()),)
+                    if stability is not None
+                    else ()
+                ),
                 *((label.text[:60] if label else "",) if labels else ()),
                 *((reads,) if lens is not None else ()),
                 _excerpt(founder, 28, 12) if founder else "",
             )
         )
-    header = ["region", "members", "coherence", *(["label"] if labels else [])]
+    header = ["region", "members", "coherence", *(["found again"] if stability is not None else [])]
+    header += ["label"] if labels else []
     header += ["reads as"] if lens is not None else []
     return table([*header, "exemplar in context"], rows)
 
@@ -197,6 +207,7 @@ def card(
     lens: Any = None,
     n_contexts: int = 8,
     labels: Mapping[int, Label] | None = None,
+    stability: Any = None,
 ) -> dict[str, Any]:
     """Everything about one region, as plain values."""
     found = dictionary.region(region)
@@ -214,6 +225,12 @@ def card(
         "threshold": found.threshold,
         "exemplar_row": found.exemplar_row,
         "label": (labels or {}).get(found.index),
+        "stability": None
+        if stability is None
+        else {
+            name: stability[name][found.index].as_py()
+            for name in ("mean_cosine", "exemplar_cosine", "found", "others")
+        },
         "exemplar": next((c for c in found.contexts if c.exemplar), None),
         "nearest": [c for c in by_rank if not c.exemplar][:n_contexts],
         "farthest": [c for c in far if not c.exemplar][:n_contexts],
@@ -230,15 +247,18 @@ def card_text(
     lens: Any = None,
     n_contexts: int = 8,
     labels: Mapping[int, Label] | None = None,
+    stability: Any = None,
 ) -> str:
     """One region's card: exemplar in context, members, lens, neighbours."""
-    about = card(dictionary, region, lens, n_contexts, labels)
+    about = card(dictionary, region, lens, n_contexts, labels, stability)
     theta = about["threshold"]
     lines = [
         f"region {about['region']} of {dictionary.n_regions:,}: {about['members']:,} members, "
         f"coherence {about['coherence']:.3f}, mean distance {about['mean_distance'] / theta:.2f} θ "
         f"(θ = {theta:.4f})"
     ]
+    if about["stability"] is not None:
+        lines.append(_stability_line(about["stability"]))
     if about["label"] is not None:
         lines += ["", f"label: {label_text(about['label'])}"]
     founder: Context | None = about["exemplar"]
@@ -311,6 +331,21 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
         for name, value in plan.items()
     ]
     return "\n".join(lines)
+
+
+def _stability_line(found: Mapping[str, Any]) -> str:
+    if found["mean_cosine"] is None:
+        return f"found again in none of {found['others']} other orders of the stream"
+    times = round(found["found"] * found["others"])
+    return (
+        f"found again in {times} of {found['others']} other orders of the stream: cosine of the "
+        f"means {_number(found['mean_cosine'])}, of the exemplars "
+        f"{_number(found['exemplar_cosine'])}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _excerpt(context: Context | None, before: int, after: int) -> str:

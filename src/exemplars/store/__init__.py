@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from exemplars.dictionary import Dictionary
-from exemplars.errors import MismatchError
+from exemplars.errors import FormatError, MismatchError
 from exemplars.members import MemberStatistics
 from exemplars.store.folders import (
     CENSUS,
@@ -30,6 +30,7 @@ from exemplars.store.folders import (
     PARTS,
     REGIONS,
     RUN,
+    STABILITY,
     link,
     place_of,
     restore,
@@ -51,9 +52,11 @@ from exemplars.store.tables import (
     GROWTH_COLUMNS,
     ParquetContexts,
     check_contexts,
+    check_stability,
     fit_growth,
     growth_schema,
     read_table,
+    stability_schema,
     write_contexts,
     write_table,
 )
@@ -78,17 +81,20 @@ __all__ = [
     "PARTS",
     "REGIONS",
     "RUN",
+    "STABILITY",
     "Manifest",
     "ParquetContexts",
     "check_model",
     "load",
     "load_labels",
     "load_lens",
+    "load_stability",
     "manifest_of",
     "save",
     "save_census",
     "save_labels",
     "save_lens",
+    "save_stability",
 ]
 
 
@@ -274,13 +280,50 @@ def load_labels(folder: str | os.PathLike[str]) -> Any:
     return _load_table(folder, LABELS)
 
 
-def _load_table(folder: str | os.PathLike[str], name: str) -> Any:
+def save_stability(folder: str | os.PathLike[str], table: Any) -> None:
+    """Add how well each region is found again in other orders, or replace what there is.
+
+    The folder is then of format version 2.
+
+    Args:
+        folder: That `save` wrote.
+        table: pyarrow, as `exemplars.analyses.stability.stability_table` makes.
+
+    Raises:
+        FormatError: The folder is not a dictionary.
+        ValueError: Another number of regions, or other columns.
+        OSError: The disk is full, or cannot be written.
+    """
+    fitted = check_stability(table, manifest_of(folder).n_regions)
+    _amend(
+        folder, (STABILITY,), lambda new: {STABILITY: write_table(new / STABILITY, fitted)},
+        fitted.nbytes,
+    )  # fmt: skip
+
+
+def load_stability(folder: str | os.PathLike[str]) -> Any:
+    """The table that `save_stability` wrote, a line for each region in order; None if there is
+    none.
+
+    Raises:
+        FormatError: The folder is not a dictionary, or the file is not what it should be.
+    """
+    table = _load_table(folder, STABILITY, stability_schema())
+    if table is not None:
+        try:
+            check_stability(table, manifest_of(folder).n_regions)
+        except ValueError as error:
+            raise FormatError(f"{Path(folder) / STABILITY}: {error}") from error
+    return table
+
+
+def _load_table(folder: str | os.PathLike[str], name: str, schema: Any = None) -> Any:
     place = Path(folder)
     manifest = manifest_of(place)
     if name not in manifest.files:
         return None
     check_files(place, manifest, verify=True)
-    return read_table(place / name)
+    return read_table(place / name, schema)
 
 
 def check_model(dictionary: Dictionary, model: Any, *, allow_mismatch: bool = False) -> str | None:

@@ -27,8 +27,9 @@ CENSUS = "census.safetensors"
 CENSUS_CONTEXTS = "census_contexts.parquet"
 LENS = "lens.parquet"
 LABELS = "labels.parquet"
+STABILITY = "stability.parquet"
 RUN = "run.jsonl"
-PARTS = (REGIONS, CONTEXTS, GROWTH, CENSUS, CENSUS_CONTEXTS, LENS, LABELS)
+PARTS = (REGIONS, CONTEXTS, GROWTH, CENSUS, CENSUS_CONTEXTS, LENS, LABELS, STABILITY)
 """Files a manifest may list."""
 OURS = frozenset({MANIFEST, RUN, *PARTS})
 """Files that belong to a dictionary; all others in its folder are someone's own."""

@@ -17,9 +17,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from exemplars.calibration import Calibration
 from exemplars.dictionary import Dictionary
 from exemplars.errors import FormatError
-from exemplars.store.folders import MANIFEST, PARTS, REGIONS, HashedFile, sha256_of, write_bytes
+from exemplars.store.folders import (
+    MANIFEST,
+    PARTS,
+    REGIONS,
+    STABILITY,
+    HashedFile,
+    sha256_of,
+    write_bytes,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read. Written is the oldest version that has all files there are, so that a
+folder which needs nothing new can be read by older readers."""
+SINCE = {STABILITY: 2}
+"""The version that brought a file; 1 for all others."""
 
 _MAX_MANIFEST = 1 << 26
 
@@ -61,7 +73,7 @@ class CalibrationEntry(_Record):
 
 
 class Manifest(_Record):
-    """manifest.json of format version 1; `Manifest.model_json_schema()` is its JSON Schema."""
+    """manifest.json; `Manifest.model_json_schema()` is its JSON Schema."""
 
     format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)]
     library_version: str
@@ -81,7 +93,7 @@ def manifest_of(folder: str | os.PathLike[str]) -> Manifest:
     """The manifest of a saved dictionary, checked by itself; no other file is opened.
 
     Raises:
-        FormatError: It is missing, not JSON, of a newer version, or not what version 1 says.
+        FormatError: It is missing, not JSON, of a newer version, or not what its version says.
     """
     folder = Path(folder)
     path = folder / MANIFEST
@@ -111,7 +123,7 @@ def manifest_of(folder: str | os.PathLike[str]) -> Manifest:
         manifest = Manifest.model_validate(data)
     except ValidationError as error:
         raise FormatError(
-            f"{path} is not a manifest of format version {FORMAT_VERSION} ({_why(error)}); "
+            f"{path} is not a manifest of format version {version} ({_why(error)}); "
             "get the folder again from where it came from"
         ) from error
     _check_names(path, manifest)
@@ -126,7 +138,7 @@ def manifest_for(dictionary: Dictionary) -> Manifest:
     """
     calibration = dictionary.calibration
     entries = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 1,  # raised by the files that are written
         "library_version": metadata.version("exemplars"),
         "percentile": float(dictionary.percentile),
         "threshold": float(dictionary.threshold),
@@ -156,7 +168,8 @@ def manifest_for(dictionary: Dictionary) -> Manifest:
 def write_manifest(folder: Path, manifest: Manifest, files: Mapping[str, FileEntry]) -> None:
     """Write a manifest that lists `files` instead of its own."""
     ordered = {name: files[name] for name in PARTS if name in files}
-    manifest = manifest.model_copy(update={"files": ordered})
+    version = max((SINCE.get(name, 1) for name in ordered), default=1)
+    manifest = manifest.model_copy(update={"files": ordered, "format_version": version})
     text = json.dumps(manifest.model_dump(), indent=2, allow_nan=False)
     write_bytes(folder / MANIFEST, text.encode() + b"\n")
 
@@ -253,6 +266,11 @@ def _check_names(path: Path, manifest: Manifest) -> None:
             raise FormatError(
                 f"{path} lists the file {name!r}, which is none of a dictionary's "
                 f"({', '.join(PARTS)}); get the folder again from where it came from"
+            )
+        if SINCE.get(name, 1) > manifest.format_version:
+            raise FormatError(
+                f"{path} lists the file {name!r}, which format version {manifest.format_version} "
+                "does not have; get the folder again from where it came from"
             )
     if REGIONS not in manifest.files:
         raise FormatError(f"{path} lists no {REGIONS}; get the folder again")

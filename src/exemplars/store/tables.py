@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,9 @@ class ParquetContexts:
         low, high = np.searchsorted(numbers, [region, region + 1])
         return contexts_from(table.slice(low, high - low))
 
-    def table(self) -> Any:
-        """All of them, in memory."""
-        return self._read(list(range(self._file.num_row_groups)))
+    def table(self, columns: Sequence[str] | None = None) -> Any:
+        """All of them, in memory; of some columns alone if `columns` names them."""
+        return self._read(list(range(self._file.num_row_groups)), columns)
 
     def tables(self) -> Iterator[Any]:
         """All of them, in tables of some whole regions: less is in memory at once."""
@@ -83,20 +83,21 @@ class ParquetContexts:
             self._kept = kept
         return kept[1]
 
-    def _read(self, groups: list[int]) -> Any:
+    def _read(self, groups: list[int], columns: Sequence[str] | None = None) -> Any:
         import pyarrow as pa
 
         with self._lock, _parquet_errors(self.path):
-            table = self._file.read_row_groups(groups, use_threads=False)
+            table = self._file.read_row_groups(groups, columns=columns, use_threads=False)
             table.validate(full=True)
-            schema = contexts_schema()
-            columns = [
+            every = contexts_schema()
+            schema = every if columns is None else pa.schema([every.field(c) for c in columns])
+            arrays = [
                 table[f.name].combine_chunks().dictionary_encode()
                 if pa.types.is_dictionary(f.type)
                 else table[f.name]
                 for f in schema
             ]
-            return pa.Table.from_arrays(columns, schema=schema)
+            return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def write_contexts(path: Path, table: Any) -> FileEntry:
@@ -184,6 +185,33 @@ def growth_schema() -> Any:
     import pyarrow as pa
 
     return pa.schema([(name, pa.int64()) for name in GROWTH_COLUMNS])
+
+
+def stability_schema() -> Any:
+    """Columns and types of a table of the stability of regions."""
+    import pyarrow as pa
+
+    kinds = {
+        "region": pa.int32(), "mean_cosine": pa.float32(), "exemplar_cosine": pa.float32(),
+        "found": pa.float32(), "others": pa.int32(),
+    }  # fmt: skip
+    return pa.schema(list(kinds.items()))
+
+
+def check_stability(table: Any, n_regions: int) -> Any:
+    """A table of stability in the columns and types of the file; ValueError if it is another."""
+    schema = stability_schema()
+    if sorted(table.schema.names) != sorted(schema.names):
+        raise ValueError(
+            f"the stability table has columns {', '.join(table.schema.names)}, "
+            f"expected {', '.join(schema.names)}"
+        )
+    fitted = table.select(schema.names).cast(schema)
+    if fitted["region"].to_pylist() != list(range(n_regions)):
+        raise ValueError(
+            f"the stability table has not one line for each of {n_regions} regions, in order"
+        )
+    return fitted
 
 
 def read_table(path: Path, schema: Any = None) -> Any:
