@@ -217,14 +217,20 @@ export class Picture {
     }
     if (scene.span > 0) {
       const { width, height } = view, r = (Math.acos(scene.cover) / scene.span) * scene.camera.scale(view);
-      c.strokeStyle = paper;
-      c.setLineDash([3, 3]);
-      c.beginPath();
-      c.arc(width / 2, height / 2, r, 0, 7);
-      c.stroke();
+      c.setLineDash([5, 4]);
+      for (const [line, style] of [[3, "#0008"], [1.5, "#fff"]]) {
+        c.lineWidth = line;
+        c.strokeStyle = style;
+        c.beginPath();
+        c.arc(width / 2, height / 2, r, 0, 7);
+        c.stroke();
+      }
       c.setLineDash([]);
-      c.fillStyle = paper;
-      c.font = "600 12px sans-serif";
+      c.font = "600 13px sans-serif";
+      c.lineWidth = 3;
+      c.strokeStyle = "#0008";
+      c.strokeText("θ", width / 2 + r * 0.71 + 4, height / 2 - r * 0.71 - 4);
+      c.fillStyle = "#fff";
       c.fillText("θ", width / 2 + r * 0.71 + 4, height / 2 - r * 0.71 - 4);
     }
     for (const id of this.marks.arcs) {
