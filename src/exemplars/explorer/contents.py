@@ -118,6 +118,9 @@ def section_answer(
         return pages.tokens_page(view, region)
     if section == "histogram":
         return pages.histogram_page(view, region)
+    if section == "resolution":
+        every = {slug: explorer.listed(slug) for slug in explorer.views}
+        return relations.resolution_page(every, explorer.members, view.slug, region)
     if section == "drift":
         return relations.drift_of_region(
             explorer.drifts, {slug: explorer.listed(slug) for slug in explorer.views},

@@ -23,7 +23,7 @@ from exemplars.members import BINS_PER_THRESHOLD, HISTOGRAM_BINS, MemberStatisti
 if TYPE_CHECKING:
     from exemplars.models import Model
 
-KINDS = ("nearest", "farthest", "random", "band")
+KINDS = ("nearest", "farthest", "random", "band", "all")
 _LABELS = 200
 _CRISP = 20
 
@@ -180,7 +180,7 @@ def members_page(
     Args:
         view: The dictionary.
         region: Which.
-        kind: "nearest", "farthest", "random", or "band": all within a band of distances.
+        kind: "nearest", "farthest", "random", "band": all within a band of distances, or "all".
         band: In θ, lower end included.
         size: Rows at most.
         start: Of the first.
@@ -199,6 +199,8 @@ def members_page(
     if kind == "band":
         low, high = band or (0.0, 0.0)
         chosen = [c for c in kept if low <= c.distance / theta < high]
+    elif kind == "all":
+        chosen = list(kept)
     else:
         rank = ranks[kind]
         chosen = [c for c in kept if getattr(c, rank) >= 0]
@@ -234,7 +236,11 @@ def member_row(context: Context, theta: float) -> dict[str, Any]:
         "distance": context.distance,
         "theta_ratio": context.distance / theta,
         "exemplar": context.exemplar,
-    }
+        "ranks": {
+            "nearest": context.nearest_rank, "farthest": context.farthest_rank,
+            "random": context.sample_rank,
+        },
+    }  # fmt: skip
 
 
 def tokens_page(view: View, region: int) -> dict[str, Any]:

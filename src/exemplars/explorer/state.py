@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from exemplars.explorer import queries
 from exemplars.explorer.notes import Notes
 from exemplars.explorer.queries import Listed
-from exemplars.explorer.relations import Drifts, add_parents
+from exemplars.explorer.relations import Drifts, Members, add_parents
 from exemplars.explorer.views import View
 from exemplars.explorer.worker import Worker
 
@@ -44,6 +44,7 @@ class Explorer:
         self.worker = Worker(load or _none)
         self._loads, self._model = load is not None, model
         self.drifts = Drifts()
+        self.members = Members()
         self._runs: dict[str, Run] = {}
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()

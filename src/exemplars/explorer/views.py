@@ -17,13 +17,16 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from exemplars import store
+from exemplars.contexts import TableContexts
 from exemplars.dictionary import Dictionary
 from exemplars.explorer import columns, sphere
 from exemplars.explorer.cards import Cards, write_cards
@@ -56,9 +59,12 @@ class View:
         folder: That `exemplars.save` wrote.
         slug: Its name in addresses.
         place: Where prepared files go; None for a temporary folder.
+        corpus_text: Keep the text round each token; to leave it out, `place` must be None.
     """
 
-    def __init__(self, folder: Path, slug: str, place: Path | None) -> None:
+    def __init__(
+        self, folder: Path, slug: str, place: Path | None, *, corpus_text: bool = True
+    ) -> None:
         manifest = store.manifest_of(folder)
         self.folder, self.slug = folder, slug
         self.fingerprint = fingerprint_of(manifest)
@@ -66,6 +72,8 @@ class View:
         self.place = self._writable(place)
         kept = _Kept(self.place / self.fingerprint, self.fingerprint)
         self.dictionary: Dictionary = store.load(folder, verify=not kept.listed)
+        if not corpus_text:
+            self.dictionary = without_corpus_text(self.dictionary)
         self.library_version = manifest.library_version
         self.lens = store.load_lens(folder)
         self.auto_labels = _auto_labels(folder, self.dictionary)
@@ -259,6 +267,19 @@ def fingerprint_of(manifest: store.Manifest) -> str:
     files = {name: manifest.files[name].sha256 for name in _KEYED if name in manifest.files}
     about = json.dumps([SCHEMA, manifest.threshold, files], sort_keys=True)
     return hashlib.sha256(about.encode()).hexdigest()[:16]
+
+
+def without_corpus_text(dictionary: Dictionary) -> Dictionary:
+    """The dictionary with the tokens of its contexts alone, and without names of documents."""
+    if dictionary.contexts is None:
+        return dictionary
+    table = dictionary.contexts.table()
+    for name in ("before", "after", "name"):
+        column = table.schema.get_field_index(name)
+        kind = table.schema.field(column)
+        empty = pa.array([""] * len(table)).cast(kind.type)
+        table = table.set_column(column, kind, empty)
+    return replace(dictionary, contexts=TableContexts(table.combine_chunks()))
 
 
 def beside(folder: Path) -> Path:
