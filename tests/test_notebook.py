@@ -59,7 +59,8 @@ def traced(tokens, regions, ratio):
     n = np.arange(len(tokens))
     return Trace(
         document=0, name=HOSTILE[0], text=text, token=n, position=n,
-        start=ends - [len(t) for t in tokens], end=ends, region=np.array(regions), distance=np.array(ratio, np.float32) * np.float32(0.5),
+        start=ends - [len(t) for t in tokens], end=ends, region=np.array(regions),
+        distance=np.array(ratio, np.float32) / 2,
         threshold=0.5, norm_outlier=np.zeros(len(tokens), bool),
     )  # fmt: skip
 
