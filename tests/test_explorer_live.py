@@ -58,9 +58,10 @@ def http(opened):
 def lines(http, path, body, status=200):
     answer = http.post(f"/api/v1/{path}", json=body)
     assert answer.status_code == status, answer.text[:300]
-    return (
-        [json.loads(line) for line in answer.text.splitlines()] if status == 200 else answer.json()
-    )
+    if status != 200:
+        return answer.json()
+    found = [json.loads(line) for line in answer.text.splitlines()]
+    return [message for message in found if message["type"] != "loading"]
 
 
 def rows_of(messages):
