@@ -12,7 +12,7 @@ import { TinySphere } from "app/sphere-view";
 function Card({ x }) {
   return html`<a class="card dictionary" href=${href(["d", x.slug])}>
     <${TinySphere} d=${x} />
-    <div><h2>${plain(x.title || x.slug, 80)}</h2><p class="note">${describe(x).map((s) => plain(s, 60)).join(" · ")}</p>
+    <div><h2>${plain(x.title || x.slug, 80)}</h2>${dictionaries.value.some((y) => y.slug !== x.slug && y.title === x.title) ? html`<p class="key">${plain(x.slug, 60)}</p>` : null}<p class="note">${describe(x).map((s) => plain(s, 60)).join(" · ")}</p>
       <dl class="facts"><div><dt>regions</dt><dd>${count(x.k)}</dd></div><div><dt>θ</dt><dd>${fixed(x.theta, 3)}</dd></div>
         <div><dt>percentile</dt><dd>${x.percentile ?? "–"}</dd></div><div><dt>tokens seen</dt><dd>${compact(x.tokens_seen)}</dd></div></dl></div></a>`;
 }

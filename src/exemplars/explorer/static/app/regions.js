@@ -51,7 +51,7 @@ export function Regions({ d }) {
       ${first.error ? html`<${Problem} error=${first.error} />` : !first.data ? html`<${Waiting} what="Listing" />`
         : !rows.length ? html`<${Empty}>No region is like that. <a href=${href(["d", d.slug, "regions"])}>All regions</a></${Empty}>`
         : view === "table" ? html`<${RegionTable} d=${d.slug} rows=${rows} />`
-        : html`<div class="cards">${rows.map((row) => html`<${RegionCard} key=${row.id} d=${d.slug} row=${row} />`)}</div>`}
+        : html`<div class="cards"><h2 class="unseen">Regions listed</h2>${rows.map((row) => html`<${RegionCard} key=${row.id} d=${d.slug} row=${row} />`)}</div>`}
       ${pages.next ? html`<p class="more"><button type="button" class="button" disabled=${pages.loading} onClick=${load}>${pages.loading ? "Loading …" : "More regions"}</button></p>` : null}
     </div></div>`;
 }

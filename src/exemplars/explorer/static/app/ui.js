@@ -79,7 +79,7 @@ export const asTsv = (table) => [table.head, ...table.rows].map((r) => r.map((c)
 
 /** A table. `head` are names; cells are text or elements; `numeric` names columns by index. */
 export function Table({ caption, head, rows, numeric = [], class: more = "" }) {
-  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}><table class=${more}>
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${`${caption}, as a table`}><table class=${more}>
     <caption class="unseen">${caption}</caption>
     <thead><tr>${head.map((name, j) => html`<th scope="col" class=${numeric.includes(j) ? "num" : ""}>${name}</th>`)}</tr></thead>
     <tbody>${rows.map((row, i) => html`<tr key=${i}>${row.map((cell, j) =>
