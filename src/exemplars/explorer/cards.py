@@ -184,17 +184,27 @@ class Cards:
 
     def _ranked(self, matched: str, fields: Sequence[str], limit: int | None) -> list[Hit]:
         order = tuple(_COLUMN_OF)
+        # First the best, then their excerpts: those of all matches would take most of the time.
+        best = self._ask(
+            "SELECT rowid, rank FROM found WHERE found MATCH ? ORDER BY rank, rowid LIMIT ?",
+            [matched, -1 if limit is None else limit],
+        )
         snippets = ", ".join(
             f"snippet(found, {order.index(field)}, char(1), char(2), '…', {_WORDS})"
             for field in fields
         )
-        rows = self._ask(
-            f"SELECT rowid, rank, {snippets} FROM found WHERE found MATCH ? "
-            "ORDER BY rank, rowid LIMIT ?",
-            [matched, -1 if limit is None else limit],
-        )
+        shown: dict[int, Sequence[str]] = {}
+        for start in range(0, len(best), _AT_ONCE):
+            some = [row[0] for row in best[start : start + _AT_ONCE]]
+            marks = ", ".join("?" * len(some))
+            rows = self._ask(
+                f"SELECT rowid, {snippets} FROM found WHERE found MATCH ? AND rowid IN ({marks})",
+                [matched, *some],
+            )
+            shown |= {row[0]: row[1:] for row in rows}
         hits = []
-        for region, rank, *texts in rows:
+        for region, rank in best:
+            texts = shown[region]
             k = next((i for i, text in enumerate(texts) if _OPEN in text), 0)
             text, spans = _unmarked(texts[k])
             hits.append(Hit(region, fields[k], text, spans, -float(rank)))

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,13 +32,17 @@ from exemplars.explorer import columns, sphere
 from exemplars.explorer.cards import Cards, write_cards
 from exemplars.explorer.columns import Column
 from exemplars.explorer.sphere import NotDrawableError, Sphere
+from exemplars.geometry import Float32
 from exemplars.labels import labels_from, latest
 from exemplars.store.folders import sha256_of
+
+_Made = TypeVar("_Made")
 
 SCHEMA = 1
 """Of the files here; another number makes them all anew."""
 PARTS = ("cards", "sphere", "neighbours")
 """In the order in which they are prepared."""
+_REMEMBERED = 8
 _INDEX = "view.json"
 _KEYED = (store.REGIONS, store.CONTEXTS, store.LENS)
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
@@ -81,6 +85,9 @@ class View:
         self._lock = threading.Lock()
         self._columns = columns.member_columns(self.dictionary)
         self._parts: dict[str, Any] = {}
+        self._distances: dict[int, Float32] = {}
+        self._remembered: dict[str, Any] = {}
+        self._distance_lock = threading.Lock()
         self.working_on = PARTS[0]
 
     @property
@@ -129,6 +136,24 @@ class View:
         """The projected sphere; raises likewise, and ValueError where there is none."""
         found: Sphere = self.part("sphere")
         return found
+
+    def remembered(self, name: str, make: Callable[[], _Made]) -> _Made:
+        """What `make` gives, made once: it must follow from the dictionary and the parts."""
+        if name not in self._remembered:
+            self._remembered[name] = make()
+        found: _Made = self._remembered[name]
+        return found
+
+    def distances_from(self, region: int) -> Float32:
+        """(K,) cosine distances of all exemplars to one; the last few are remembered."""
+        with self._distance_lock:
+            known = self._distances.pop(region, None)
+            if known is None:
+                known = self.dictionary.distance_matrix([region])[0]
+            self._distances[region] = known
+            for oldest in list(self._distances)[:-_REMEMBERED]:
+                del self._distances[oldest]
+            return known
 
     def prepare(self, on_part: Callable[[str], None] = lambda part: None) -> None:
         """Prepare all parts, or read those that were kept; returns when all are there."""
