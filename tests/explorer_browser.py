@@ -16,11 +16,17 @@ from explorer_server import TOKEN
 CHROMIUM = Path("/usr/bin/chromium")
 NEEDED = "the pages are tested in Debian's chromium: apt-get install chromium"
 DRIVER = "the pages are tested with Playwright: pip install playwright"
-ARGUMENTS = (
-    "--no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist "
-    "--disable-background-networking --disable-component-update --disable-sync --disable-quic "
-    "--no-first-run"
-).split()
+ARGUMENTS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--no-first-run",
+]
 """Without the SwiftShader flag a newer Chromium gives no WebGL."""
 WATCH = """
 window.__violations = [];

@@ -1,4 +1,4 @@
-"""The pages in a real browser: every journey by mouse and by keyboard, against tiny dictionaries."""
+"""The pages in a real browser: every journey, by mouse and by keyboard, on tiny dictionaries."""
 
 import json
 import re
@@ -58,7 +58,8 @@ def visit(browser, served):
 def focused(page):
     """What the keyboard is on: its text or its name."""
     return page.evaluate(
-        "() => document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
+        """() => { const e = document.activeElement;
+        return e.getAttribute("aria-label") || e.textContent; }"""
     )
 
 
@@ -240,8 +241,8 @@ def test_colour_filter_and_box_on_the_map(visit):
     page = visit.go("#/d/fine/map")
     page.get_by_label("Colour").select_option("member_count")
     page.wait_for_url(re.compile("colour=member_count"))
-    assert (
-        page.evaluate("document.querySelector('canvas').picture.colouring.column") == "member_count"
+    page.wait_for_function(
+        "() => document.querySelector('canvas').picture.colouring.column === 'member_count'"
     )
     page.get_by_label("Keep bright").fill("ba")
     page.keyboard.press("Enter")
@@ -274,7 +275,8 @@ def test_a_lost_context_says_so_and_comes_back(visit):
     before = [p for _, _, p in pixels(page, 50)]
     page.evaluate(
         """async () => { const { gpu } = await import("app/gl");
-        window.__lose = gpu().gl.getExtension("WEBGL_lose_context"); window.__lose.loseContext(); }"""
+        window.__lose = gpu().gl.getExtension("WEBGL_lose_context");
+        window.__lose.loseContext(); }"""
     )
     page.get_by_text("Cannot draw because the graphics context was lost").wait_for()
     assert page.get_by_role("listbox", name="Regions in view").is_visible()
@@ -345,9 +347,7 @@ def test_steering_side_by_side(visit):
     page.get_by_label("tokens", exact=True).fill("6")
     page.get_by_role("button", name="Write").click()
     page.wait_for_function("() => document.querySelectorAll('.answer').length === 3")
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('.answer header small')].every((s) => !s.textContent.includes('writing'))"
-    )
+    page.locator(".answer[aria-busy=true]").first.wait_for(state="detached")
     assert page.locator(".answer h3").first.inner_text() == "baseline"
     page.get_by_role("button", name="copy as Python").click()
     page.wait_for_function(
@@ -471,7 +471,8 @@ def test_hostile_texts_stay_texts(browser, served):
     for i, text in enumerate(HOSTILE):
         page.evaluate(
             """async ([id, label]) => { const { send, forget } = await import("app/api");
-            await send("PUT", `/d/hostile/regions/${id}/label`, { label }); forget("/d/hostile"); }""",
+            await send("PUT", `/d/hostile/regions/${id}/label`, { label });
+            forget("/d/hostile"); }""",
             [i, text],
         )
     routes = [r.replace("fine", "hostile") for r in ROUTES if "drift" not in r and "steer" not in r]
@@ -482,7 +483,8 @@ def test_hostile_texts_stay_texts(browser, served):
     for i in (0, 1, 4, 10):
         visit.go(f"#/d/hostile/r/{i}")
         page.wait_for_function(
-            "id => document.querySelector('.crumb .key')?.textContent.startsWith(`${id}·`)", arg=str(i)
+            "id => document.querySelector('.crumb .key')?.textContent.startsWith(`${id}·`)",
+            arg=str(i),
         )
         assert HOSTILE[i] in page.locator("h1").inner_text()
         page.mouse.wheel(0, 4000)

@@ -19,7 +19,9 @@ BANNED = re.compile(
 def imports(path):
     """Specifiers of the static imports of a module."""
     text = path.read_text(encoding="utf-8")
-    found = re.findall(r"^import\b[^;]*?\"([^\"]+)\";|^export\b[^;(]*? from \"([^\"]+)\";", text, re.MULTILINE)
+    found = re.findall(
+        r"^import\b[^;]*?\"([^\"]+)\";|^export\b[^;(]*? from \"([^\"]+)\";", text, re.MULTILINE
+    )
     return [one or other for one, other in found]
 
 

@@ -138,16 +138,27 @@ function InView({ d, scene, members, picture, drawn }) {
       <${Name} row=${row} /><span class="num">${count(row.member_count)}</span></li>`)}</ul></section>`;
 }
 
+/** Regions by members, the largest first, sorted once for each column.
+ * @type {WeakMap<object, Uint32Array>} */
+const orders = new WeakMap();
+
+function bySize(members, k) {
+  if (!members) return Uint32Array.from({ length: k }, (_, i) => i);
+  if (!orders.has(members)) orders.set(members, Uint32Array.from({ length: k }, (_, i) => i).sort((a, b) => members[b] - members[a] || a - b));
+  return orders.get(members);
+}
+
+/** The fifty largest regions in view, or of all where there is no picture. */
 function largest(scene, members, picture) {
-  const seen = [];
-  for (let id = 0; id < scene.k; id++) {
-    if (!picture) seen.push(id);
-    else {
+  const out = [];
+  for (const id of bySize(members, scene.k)) {
+    if (picture) {
       const at = scene.kind === "slice" && !scene.byId.has(id) ? null : scene.place(id, picture.view);
-      if (at && at[0] >= 0 && at[1] >= 0 && at[0] <= picture.width && at[1] <= picture.height) seen.push(id);
+      if (!at || at[0] < 0 || at[1] < 0 || at[0] > picture.width || at[1] > picture.height) continue;
     }
+    if (out.push(id) === 50) break;
   }
-  return seen.sort((a, b) => (members?.[b] ?? 0) - (members?.[a] ?? 0) || a - b).slice(0, 50);
+  return out;
 }
 
 /** Names on the picture, the first that fit. They are text of the page, not of the canvas. */

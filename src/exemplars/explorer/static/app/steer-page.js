@@ -163,7 +163,7 @@ function Answer({ column, baseline, diff }) {
   const parts = column === baseline ? Infinity : tokens.findIndex((t, i) => t.id !== baseline.tokens[i]?.id);
   const kl = tokens.map((t) => scores.get(t.i)?.kl ?? NaN);
   const s = end?.stats ?? {};
-  return html`<article class="answer"><header><h3>${column.name}</h3>${end ? html`<small>${end.reason === "limit" ? "at the limit" : end.reason}</small>` : html`<small role="status">writing …</small>`}</header>
+  return html`<article class="answer" aria-busy=${end === null}><header><h3>${column.name}</h3>${end ? html`<small>${end.reason === "limit" ? "at the limit" : end.reason}</small>` : html`<small role="status">writing …</small>`}</header>
     <p class="written"><bdi dir="auto" translate="no">${tokens.map((t, i) => html`<span key=${i} class=${`${diff && parts >= 0 && i >= parts ? "apart" : ""} ${diff && i === parts ? "parting" : ""} ${scores.get(t.i)?.theta_ratio > 1 ? "tok outside" : ""}`}><${Shown} text=${t.text} /></span>`)}</bdi></p>
     ${kl.some(Number.isFinite) && column !== baseline ? html`<${Spark} values=${kl} name="KL from the baseline's distribution, token by token" height=${28} /><small>KL, token by token</small>` : null}
     <dl class="facts"><div><dt>perplexity, unsteered</dt><dd>${significant(s.ppl_base)}</dd></div>${column === baseline ? null : html`<div><dt>mean KL</dt><dd>${significant(s.mean_kl)}</dd></div>`}<div><dt>in the region</dt><dd>${percent(s.target_hit, 0)}</dd></div><div><dt>outside θ</dt><dd>${percent(s.ood, 0)}</dd></div></dl>
