@@ -74,6 +74,20 @@ class Visit:
         self.page.goto(f"{self.origin}/#t={TOKEN}")
         self.page.wait_for_selector("main h1")
 
+    def anew(self) -> None:
+        """As at the first visit, without loading the page again."""
+        self.requests.clear()
+        self.errors.clear()
+        self.page.evaluate(
+            """async () => { const s = await import("app/state");
+            s.tray.value = []; s.shortcuts.value = true; s.select(null, null); s.hover(null, null);
+            s.lastList.value = { d: null, ids: [] }; window.__violations = [];
+            for (const open of document.querySelectorAll("dialog[open]")) open.close();
+            location.hash = "#/"; }"""
+        )
+        self.page.wait_for_selector("main h1:text('dictionar')")
+        self.page.mouse.move(2, 2)
+
     def go(self, route: str) -> Any:
         """Follow a route of the page, and wait until nothing is awaited."""
         self.page.evaluate("route => { location.hash = route }", route)

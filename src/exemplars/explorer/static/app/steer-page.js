@@ -61,7 +61,7 @@ export function SteerPage({ d }) {
     <section class="variants" aria-label="Variants">${variants.map((v, k) => html`<${Variant} key=${k} d=${d} variant=${v} k=${k} norm=${norm} onChange=${(next) => change(k, next)} onRemove=${() => setVariants(variants.filter((_, i) => i !== k))} />`)}
       ${variants.length < MOST ? html`<${AddVariant} d=${d} onAdd=${(id) => setVariants([...variants, { name: "", items: [item(id)] }])} />` : null}</section></div>
     ${run.error ? html`<p class="problem" role="alert">${plain(run.error.message, 300)}.</p>` : null}${run.note ? html`<p class="note" role="status">${run.note}</p>` : null}
-    ${run.columns.length ? html`<div class="controls"><h2>Answers</h2><label class="check"><input type="checkbox" checked=${diff} onChange=${(e) => setDiff(e.currentTarget.checked)} /> mark where they part from the baseline</label></div>
+    ${run.columns.length ? html`<div class="controls"><h2>Answers</h2><label class="check"><input type="checkbox" checked=${diff} onChange=${(e) => setDiff(e.currentTarget.checked)} /> mark where they part from the baseline</label><span class="spring" /><${CopyButton} label="copy JSON" text=${() => JSON.stringify(session(d, body(usable), run.columns), null, 1)} /></div>
     <div class=${`answers ${run.columns.length > 5 ? "rows" : ""}`}>${run.columns.map((c) => html`<${Answer} key=${c.key} column=${c} baseline=${run.columns[0]} diff=${diff} />`)}</div>` : html`<${Empty}>The baseline and the variants are written with the same seed, and compared token by token.</${Empty}>`}</div>`;
 }
 
@@ -169,6 +169,12 @@ function Answer({ column, baseline, diff }) {
     <dl class="facts"><div><dt>perplexity, unsteered</dt><dd>${significant(s.ppl_base)}</dd></div>${column === baseline ? null : html`<div><dt>mean KL</dt><dd>${significant(s.mean_kl)}</dd></div>`}<div><dt>in the region</dt><dd>${percent(s.target_hit, 0)}</dd></div><div><dt>outside θ</dt><dd>${percent(s.ood, 0)}</dd></div></dl>
     ${s.ppl_base > 60 && column !== baseline ? html`<${Badge} kind="caution">the unsteered model finds this text unlikely</${Badge}>` : null}</article>`;
 }
+
+/** What was asked and written, to keep. */
+const session = (d, asked, columns) => ({
+  dictionary: d.folder_name, fingerprint: d.fingerprint, model: d.model, asked,
+  answers: columns.map((c) => ({ name: c.name, text: c.tokens.map((t) => t.text).join(""), tokens: c.tokens.map((t) => ({ ...t, ...c.scores.get(t.i) })), end: c.end })),
+});
 
 const call = (x) => ({ add: `add(dictionary.region(${x.region}), ${x.strength}`, ablate: `ablate(dictionary.region(${x.region})`, cap: `cap(dictionary.region(${x.region}), ${x.strength}` })[x.op];
 
