@@ -325,6 +325,23 @@ def slow(started=None, steps=400):
     return work
 
 
+def test_a_stream_that_waits_for_its_model_begins_with_that():
+    loads = threading.Event()
+
+    def load(name):
+        assert loads.wait(5)
+        return "a model"
+
+    worker = Worker(load)
+    worker.submit("load", "", lambda job: worker.load("m"))
+    waiting = worker.submit("trace", "", lambda job: job.put("got", it=worker.model("m")), "m")
+    loads.set()
+    assert [m["type"] for m in waiting.messages()] == ["loading", "got"]
+    later = worker.submit("trace", "", lambda job: job.put("got", it=worker.model("m")), "m")
+    assert [m["type"] for m in later.messages()] == ["got"]
+    worker.close()
+
+
 def test_a_newer_job_of_a_client_takes_the_place_of_an_older_one():
     worker = Worker(lambda name: None)
     started = threading.Event()

@@ -277,8 +277,7 @@ def _data(
         f'{{"version":{json.dumps(__version__)},"created":{json.dumps(created)},'
         f'"json":{{{frozen}}},"rows":{_text(rows)},"binary":{json.dumps(dict(binary))}}}'
     )
-    safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return f'<script type="application/json" id="export-data">{safe}</script>'
+    return f'<script type="application/json" id="export-data">{_inert(text)}</script>'
 
 
 def _shell(assets: Assets) -> str:
@@ -339,8 +338,14 @@ def _asset(assets: Assets, name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """JSON in ASCII, numbers to six digits."""
-    return json.dumps(_short(json.loads(to_json(value))), separators=(",", ":"), allow_nan=False)
+    """JSON in ASCII that can stand inside an element, numbers to six digits."""
+    short = _short(json.loads(to_json(value)))
+    return _inert(json.dumps(short, separators=(",", ":"), allow_nan=False))
+
+
+def _inert(text: str) -> str:
+    """JSON without the characters that mean something to HTML; it says the same."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _short(value: Any) -> Any:
