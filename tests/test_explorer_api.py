@@ -577,3 +577,26 @@ def test_numbers_that_are_none_are_null(tmp_path):
 def test_slugs_are_plain_and_apart(tmp_path):
     folders = [tmp_path / "a b", tmp_path / "x" / "a b", tmp_path / "<script>", tmp_path / "..x"]
     assert views.slugs_of(folders) == ["a-b", "a-b~2", "script", "x"]
+
+
+def test_an_export_is_begun_asked_after_and_fetched(tmp_path):
+    asked = Asked(opened(tmp_path, synthetic(30, 6)))
+    with asked.http:
+        job = asked.send("POST", "export", {"dict": "made", "top": 4})["job"]
+        deadline = time.monotonic() + 60
+        while (state := asked(f"jobs/{job}"))["state"] == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert state["state"] == "done", state
+        assert state["result"]["regions"] == 4
+        file = asked.http.get(f"{API}/jobs/{job}/file")
+        assert len(file.content) == state["result"]["bytes"]
+        assert 'filename="made.html"' in file.headers["content-disposition"]
+        asked("jobs/nothing", status=404)
+        asked.send("POST", "export", {"dict": "other"}, 404)
+        wrong = asked.send("POST", "export", {"dict": "made", "regions": [99]})["job"]
+        while (state := asked(f"jobs/{wrong}"))["state"] == "running":
+            time.sleep(0.02)
+        assert "does not exist" in state["message"]
+        asked(f"jobs/{wrong}/file", status=409)
+    asked.explorer.close()

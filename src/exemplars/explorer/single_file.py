@@ -25,7 +25,7 @@ from exemplars.explorer import contents, pages, queries, relations
 from exemplars.explorer.assets import INSTALLED, Assets, hash_of
 from exemplars.explorer.queries import Listed
 from exemplars.explorer.state import Explorer
-from exemplars.explorer.views import View
+from exemplars.explorer.views import View, beside
 from exemplars.report import to_json
 
 EXTRAS = ("members", "lens", "neighbours", "resolution", "tokens", "histogram")
@@ -99,7 +99,13 @@ def export_html(
     place = Path(out)
     if place.exists() and not overwrite:
         raise FileExistsError(f"{place} exists; choose another name, or allow to overwrite it")
-    view = View(Path(folder), "main", None, corpus_text=corpus_text)
+    kept = beside(Path(folder))
+    view = View(
+        Path(folder),
+        "main",
+        kept if corpus_text and kept.is_dir() else None,
+        corpus_text=corpus_text,
+    )
     explorer = Explorer({"main": view})
     try:
         view.prepare()
