@@ -1,7 +1,7 @@
 /** All open dictionaries, and how they are related. */
 import { html } from "app/html";
 import { useLoaded } from "app/api";
-import { dictionaries, loadDictionary } from "app/state";
+import { about, dictionaries, loadDictionary } from "app/state";
 import { href } from "app/router";
 import { count, compact, fixed } from "app/format";
 import { describe } from "app/dictionary";
@@ -34,7 +34,9 @@ function Relations() {
 
 export function Home() {
   const all = dictionaries.value;
+  const file = about.value?.export;
   return html`<div class="page"><h1>${all.length === 1 ? "One dictionary" : `${count(all.length)} dictionaries`}</h1>
+    ${file ? html`<p class="note">A file of ${count(file.regions)} of ${count(file.of)} regions, made ${plain(file.created, 30)}. ${(file.left_out ?? []).map((s) => plain(s, 300)).join(" ")}</p>` : null}
     <div class="cards wide">${all.map((x) => html`<${Card} key=${x.slug} x=${x} />`)}</div>
     ${all.length > 1 ? html`<${Section} title="Relations" id="relations">${() => html`<${Relations} />`}</${Section}>` : null}</div>`;
 }

@@ -142,10 +142,13 @@ function Neighbours({ d, row, path }) {
       <p class="note">Cosine of the two exemplars. The wall is where the two are equally near; where it is not shared, a third region lies between.</p>`}</${Loaded}>`}</${Section}>`;
 }
 
+/** A share with its interval and what chance would give. */
+const shareOf = (r) => (isNumber(r.share) ? `${percent(r.share, 0)} of this region's members (95 % interval ${percent(r.low, 0)} to ${percent(r.high, 0)}; by chance ${percent(r.share_by_chance, 1)})` : r.exemplar_inside ? "holds this region's exemplar; shares are not known in this direction" : "shares are not known in this direction");
+
 function Resolution({ d, path }) {
   const answer = useGet(path);
-  const line = (r) => html`<li key=${`${r.dict}/${r.id}`}><span class="share-bar"><meter value=${r.share ?? 0} min="0" max="1" aria-label=${`share ${percent(r.share, 0)}`} /></span><span class="num">${percent(r.share, 0)}</span><a href=${href(["d", r.dict, "r", r.id])}><${Name} row=${r} /></a><small>${r.dict} ${r.id}, cosine ${fixed(r.cosine)}</small></li>`;
-  return html`<${Section} title="Resolution" id="resolution" table=${() => ({ head: ["", "dictionary", "region", "share", "cosine"], rows: ["parents", "children"].flatMap((k) => (answer.data?.[k] ?? []).map((r) => [k === "parents" ? "coarser" : "finer", r.dict, r.id, percent(r.share), fixed(r.cosine, 3)])), numeric: [2, 3, 4] })}>${() => html`
+  const line = (r) => html`<li key=${`${r.dict}/${r.id}`} title=${shareOf(r)}><span class="share-bar">${isNumber(r.share) ? html`<meter value=${r.share} min="0" max="1" aria-label=${shareOf(r)} />` : null}</span><span class="num">${isNumber(r.share) ? percent(r.share, 0) : ""}</span><a href=${href(["d", r.dict, "r", r.id])}><${Name} row=${r} /></a><small>${r.dict} ${r.id}, cosine ${fixed(r.cosine)}</small></li>`;
+  return html`<${Section} title="Resolution" id="resolution" table=${() => ({ head: ["", "dictionary", "region", "share", "cosine"], rows: ["parents", "children"].flatMap((k) => (answer.data?.[k] ?? []).map((r) => [k === "parents" ? "coarser" : "finer", r.dict, r.id, isNumber(r.share) ? percent(r.share) : "", fixed(r.cosine, 3)])), numeric: [2, 3, 4] })}>${() => html`
     <${Loaded} answer=${answer}>${(a) => a.parents.length + a.children.length === 0 ? html`<${Empty}>No coarser or finer dictionary of this site is open.</${Empty}>` : html`
       ${a.parents.length ? html`<h3>Coarser</h3><ul class="relatives">${a.parents.map(line)}</ul>` : null}${a.children.length ? html`<h3>Finer</h3><ul class="relatives">${a.children.slice(0, 12).map(line)}</ul>` : null}
       <p class="note">Resolutions are not nested: shares say how much of one lies in the other. ${(a.notes ?? []).map((n) => plain(n, 200)).join(" ")}</p>`}</${Loaded}>`}</${Section}>`;
@@ -156,7 +159,7 @@ function Checkpoint({ d, row }) {
   const others = d.relations?.checkpoints ?? [];
   const answer = useGet(others.length ? `${regionPath(d.slug, row.id)}?_extra=drift` : null);
   if (!others.length) return null;
-  return html`<${Section} title="Other checkpoint" id="checkpoint">${() => html`<${Loaded} answer=${answer}>${(a) => html`<ul class="relatives">${[a.drift ?? []].flat().filter(Boolean).map((m, i) => html`<li key=${i}>
-      <a href=${href(["d", m.dict, "r", m.id])}><${Name} row=${m} /></a><small>${m.dict} ${m.id}, cosine ${fixed(m.cosine, 3)}, ${isNumber(m.members_log_ratio) ? `members ×${significant(Math.exp(m.members_log_ratio), 2)}` : ""}</small> <a class="quiet" href=${href(["drift", d.slug, m.dict])}>drift</a></li>`)}</ul>`}</${Loaded}>`}</${Section}>`;
+  return html`<${Section} title="Other checkpoint" id="checkpoint">${() => html`<${Loaded} answer=${answer}>${(a) => html`<ul class="relatives">${(a.drift?.rows ?? []).map((m) => html`<li key=${m.dict}>${m.match ? html`<a href=${href(["d", m.dict, "r", m.match.id])}><${Name} row=${m.match} /></a>` : html`<span>no match</span>`}<small>${m.dict}, cosine ${fixed(m.cosine, 3)}, by chance ${fixed(m.chance, 3)}${m.match && row.member_count ? `, members ×${significant(m.match.member_count / row.member_count, 2)}` : ""}</small></li>`)}</ul>
+      ${others.map((to) => html`<p key=${to} class="note"><a href=${href(["drift", d.slug, to])}>What changed from here to ${plain(to, 40)}</a></p>`)}`}</${Loaded}>`}</${Section}>`;
 }
 

@@ -3,7 +3,7 @@ import { html, useState } from "app/html";
 import { useGet, useLoaded } from "app/api";
 import { dictionaries, loadDictionary, regionPath } from "app/state";
 import { href } from "app/router";
-import { atPercentile, compact, count, fixed, percent } from "app/format";
+import { atPercentile, compact, count, fixed, isNumber, percent } from "app/format";
 import { Empty, Loaded, Problem, RegionLink, Section, Waiting } from "app/ui";
 import { Name } from "app/card";
 import { plain } from "app/text";
@@ -31,7 +31,7 @@ function Split({ d, row }) {
   const answer = useGet(`${regionPath(d.slug, row.id)}/resolution`);
   const parents = answer.data?.parents ?? [], children = answer.data?.children ?? [];
   const title = (slug) => plain(dictionaries.value.find((x) => x.slug === slug)?.title ?? slug, 40);
-  const cell = (r) => html`<li key=${`${r.dict}/${r.id}`} title=${title(r.dict)}><a href=${href(["d", r.dict, "r", r.id])}><${Name} row=${r} /></a><small>${percent(r.share, 0)}</small></li>`;
+  const cell = (r) => html`<li key=${`${r.dict}/${r.id}`} title=${title(r.dict)}><a href=${href(["d", r.dict, "r", r.id])}><${Name} row=${r} /></a><small>${isNumber(r.share) ? percent(r.share, 0) : r.exemplar_inside ? "holds the exemplar" : ""}</small></li>`;
   return html`<li class="split"><ul class="up" aria-label="Coarser">${parents.slice(0, 3).map(cell)}</ul>
     <div class="mid"><${RegionLink} d=${d.slug} id=${row.id}><${Name} row=${row} /></${RegionLink}><small>${compact(row.member_count)}</small></div>
     <div class="down">${children.length ? html`<${Icicle} parts=${children} title=${title} />` : html`<span class="note">${answer.data ? "none finer" : answer.error ? answer.error.message : "…"}</span>`}</div></li>`;
