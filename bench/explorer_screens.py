@@ -68,6 +68,7 @@ class Camera:
         self.page.wait_for_selector("main h1", timeout=60_000)
 
     def go(self, route: str) -> Any:
+        """Follow a route, and wait until all of it is there."""
         self.page.evaluate("route => { location.hash = route }", route)
         self.page.wait_for_timeout(300)
         self.page.wait_for_function(
@@ -75,10 +76,12 @@ class Camera:
             "[...document.querySelectorAll('canvas')].every((c) => !c.picture || c.picture.fine)",
             timeout=120_000,
         )
+        self.page.wait_for_load_state("networkidle")
         self.page.wait_for_timeout(700)
         return self.page
 
     def take(self, name: str) -> None:
+        """A picture of what is shown."""
         OUT.mkdir(parents=True, exist_ok=True)
         path = OUT / f"{name}{self.suffix}.png"
         self.page.screenshot(path=path)
@@ -142,9 +145,8 @@ def pictures(browser: Any, link: str, d: str, coarse: str, region: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "folders", nargs="+", help="folders of dictionaries, or one that holds them"
-    )
+    parser.add_argument("folders", nargs="*", help="folders of dictionaries, or of several")
+    parser.add_argument("--link", help="of an explorer that runs already, in place of folders")
     parser.add_argument("--dictionary", default="resid_post.15-p2")
     parser.add_argument("--coarse", default="resid_post.15-p5")
     parser.add_argument("--region", type=int, default=96)
@@ -152,7 +154,12 @@ def main() -> None:
     options = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    with explorer(options.folders, options.model) as link, sync_playwright() as playwright:
+    started = (
+        contextlib.nullcontext(options.link)
+        if options.link
+        else explorer(options.folders, options.model)
+    )
+    with started as link, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         time.sleep(1)
         pictures(browser, link, options.dictionary, options.coarse, options.region)

@@ -33,7 +33,7 @@ function Drift({ one, two, summary, asked }) {
   });
   const counts = useMemo(() => (columns.data ? recount(columns.data, cutoff, summary) : summary.counts), [columns.data, cutoff]);
   useEffect(() => {
-    const timer = setTimeout(() => setQuery({ cutoff }), 400);
+    const timer = setTimeout(() => route.peek().path[0] === "drift" && setQuery({ cutoff }), 400);
     return () => clearTimeout(timer);
   }, [cutoff]);
   const titles = [one, two].map((x) => plain(x.title || x.slug, 50));

@@ -72,7 +72,7 @@ export function TextPage({ d }) {
   const body = text.trim() === "" ? null : chat ? { messages: [{ role: "user", content: text }], topk: 3, skip_special: true, client: CLIENT } : { text, topk: 3, skip_special: true, client: CLIENT };
   const trace = useTrace(possible ? `/d/${encodeURIComponent(d.slug)}/trace` : null, body);
   useEffect(() => {
-    const timer = setTimeout(() => setQuery({ q: text.length < 1500 ? text : null, chat: chat ? 1 : null }), 600);
+    const timer = setTimeout(() => route.peek().path[2] === "text" && setQuery({ q: text.length < 1500 ? text : null, chat: chat ? 1 : null }), 600);
     return () => clearTimeout(timer);
   }, [text, chat]);
   const letters = useMemo(() => lettered(trace.rows), [trace.rows]);

@@ -1,5 +1,5 @@
 /** Small pieces that every page is made of. */
-import { html, useEffect, useRef, useState } from "app/html";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "app/html";
 import { announced } from "app/state";
 import { href } from "app/router";
 
@@ -116,7 +116,7 @@ export function Section({ title, id, note, table, actions, open = true, children
 /** A modal dialog of the browser: focus stays in it, and Escape closes it. */
 export function Dialog({ title, onClose, children, class: more = "" }) {
   const ref = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => { // before the next key is pressed
     ref.current.showModal();
   }, []);
   return html`<dialog ref=${ref} class=${more} aria-label=${title} onClose=${onClose}
