@@ -50,7 +50,7 @@ def chromium() -> Iterator[Any]:
 
 def opened(folder: Path) -> View:
     """A dictionary that is ready to be shown."""
-    view = View(folder, folder.name, views.beside(folder))
+    view = View(folder, folder.name, views.view_of(folder))
     view.prepare()
     return view
 

@@ -15,6 +15,7 @@ from exemplars.explorer.queries import Listed, parse_query
 from exemplars.explorer.sphere import from_octahedral
 from exemplars.explorer.state import Explorer
 from exemplars.explorer.views import NotReadyError, View, region_key
+from exemplars.store.folders import view_of
 from explorer_server import NEEDED
 from synthetic import HOSTILE, dictionary_of, exemplars, synthetic
 
@@ -27,7 +28,7 @@ API = "/api/v1"
 
 def opened(tmp_path, made, name="made"):
     folder = ex.save(made, tmp_path / name)
-    view = View(folder, name, views.beside(folder))
+    view = View(folder, name, view_of(folder))
     view.prepare()
     return view
 
@@ -436,14 +437,14 @@ def test_labels_notes_and_pins_are_kept_beside_the_dictionary(tmp_path):
     assert asked("d/made/regions/2")["note"] == HOSTILE[1]
     assert asked("d/made/regions/7")["pinned"]
     asked.explorer.close()
-    again = Asked(View(tmp_path / "made", "made", views.beside(tmp_path / "made")))
+    again = Asked(View(tmp_path / "made", "made", view_of(tmp_path / "made")))
     found = again("notes")
     assert found["labels"] == {"made/3": "sea"}
     assert [pin["id"] for pin in found["pins"]] == [7]
     again.explorer.close()
     # Another dictionary in its place: its regions are other ones, and get no labels.
     ex.save(synthetic(20, 6, seed=9), tmp_path / "made", overwrite=True)
-    other = Asked(View(tmp_path / "made", "made", views.beside(tmp_path / "made")))
+    other = Asked(View(tmp_path / "made", "made", view_of(tmp_path / "made")))
     assert other("notes")["labels"] == {}
     other.explorer.close()
     assert ex.load(tmp_path / "made")
@@ -468,7 +469,7 @@ def test_a_reader_without_leave_writes_nothing(tmp_path):
 def test_a_folder_that_cannot_be_written_to_works(tmp_path, monkeypatch):
     folder = ex.save(synthetic(12, 6), tmp_path / "made")
     (tmp_path / ".made.explorer").write_text("a file in the way")
-    view = View(folder, "made", views.beside(folder))
+    view = View(folder, "made", view_of(folder))
     view.prepare()
     assert view.is_temporary
     assert view.sphere.points.shape == (12, 3)
@@ -491,20 +492,20 @@ def test_what_was_prepared_is_read_again_and_made_anew_when_it_is_not_whole(tmp_
         damaged = bytearray(first[name])
         damaged[len(damaged) // 2] ^= 1
         (place / name).write_bytes(bytes(damaged))
-        again = View(tmp_path / "made", "made", views.beside(tmp_path / "made"))
+        again = View(tmp_path / "made", "made", view_of(tmp_path / "made"))
         again.prepare()
         assert again.sphere.order.tolist() == view.sphere.order.tolist()
         again.close()
         assert (place / name).read_bytes()[:100] == first[name][:100]
         assert times()[name] != kept[name]
     kept = times()
-    whole = View(tmp_path / "made", "made", views.beside(tmp_path / "made"))
+    whole = View(tmp_path / "made", "made", view_of(tmp_path / "made"))
     whole.prepare()
     whole.close()
     assert times() == kept
     assert not list(place.glob(".*.new"))
     ex.save(synthetic(50, 6, seed=1), tmp_path / "made", overwrite=True)
-    new = View(tmp_path / "made", "made", views.beside(tmp_path / "made"))
+    new = View(tmp_path / "made", "made", view_of(tmp_path / "made"))
     new.prepare()
     assert new.fingerprint != view.fingerprint
     assert not place.exists()
@@ -513,7 +514,7 @@ def test_what_was_prepared_is_read_again_and_made_anew_when_it_is_not_whole(tmp_
 
 def test_before_everything_is_prepared_the_list_works_and_pictures_say_wait(tmp_path):
     folder = ex.save(synthetic(30, 6), tmp_path / "made")
-    view = View(folder, "made", views.beside(folder))
+    view = View(folder, "made", view_of(folder))
     with pytest.raises(NotReadyError):
         _ = view.cards
     asked = Asked(view)

@@ -9,11 +9,13 @@ import pytest
 
 import exemplars as ex
 from builds import SETTINGS, documents
-from exemplars.explorer import live, views
+from exemplars.building import check_out
+from exemplars.explorer import live
 from exemplars.explorer.live import edits_of, nearest_regions
 from exemplars.explorer.state import Explorer
 from exemplars.explorer.views import View
 from exemplars.explorer.worker import WAITING, BusyError, Worker
+from exemplars.store.folders import view_of
 from explorer_server import NEEDED, Served
 from synthetic import HOSTILE, dictionary_of, exemplars
 from tiny_models import tiny_model
@@ -34,7 +36,7 @@ def model():
 def folders(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("live") / "built"
     ex.build(model, SITE, ex.texts(documents()), [10.0, 40.0], out=out, **SETTINGS)
-    return sorted(out.iterdir())
+    return sorted(out.glob("resid*"))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def opened(folders, model):
     found = {}
     for folder in folders:
         slug = "fine" if folder.name.endswith("p10") else "coarse"
-        found[slug] = View(folder, slug, views.beside(folder))
+        found[slug] = View(folder, slug, view_of(folder))
     explorer = Explorer(found, load=lambda name: model, model="tiny")
     for view in found.values():
         view.prepare()
@@ -407,3 +409,15 @@ def test_leaving_a_stream_stops_the_model(folders, model):
         assert served.explorer.worker.running == 0
         assert model.module.training is False
         assert served.explorer.views["d"].dictionary is not None
+
+
+def test_a_folder_that_was_explored_can_be_built_anew(folders, opened):
+    out = folders[0].parent
+    assert {p.name for p in out.iterdir() if p.name.startswith(".")} == {
+        f".{folder.name}.explorer" for folder in folders
+    }
+    check_out(out, overwrite=True, several=True)
+    (out / "someone's own").mkdir()
+    with pytest.raises(ex.FormatError, match="other files"):
+        check_out(out, overwrite=True, several=True)
+    (out / "someone's own").rmdir()

@@ -25,8 +25,9 @@ from exemplars.explorer import contents, pages, queries, relations
 from exemplars.explorer.assets import INSTALLED, Assets, hash_of
 from exemplars.explorer.queries import Listed
 from exemplars.explorer.state import Explorer
-from exemplars.explorer.views import View, beside
+from exemplars.explorer.views import View
 from exemplars.report import to_json
+from exemplars.store.folders import view_of
 
 EXTRAS = ("members", "lens", "neighbours", "resolution", "tokens", "histogram")
 TOP = 500
@@ -99,7 +100,7 @@ def export_html(
     place = Path(out)
     if place.exists() and not overwrite:
         raise FileExistsError(f"{place} exists; choose another name, or allow to overwrite it")
-    kept = beside(Path(folder))
+    kept = view_of(Path(folder))
     view = View(
         Path(folder),
         "main",

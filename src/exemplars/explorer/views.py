@@ -34,7 +34,7 @@ from exemplars.explorer.columns import Column
 from exemplars.explorer.sphere import NotDrawableError, Sphere
 from exemplars.geometry import Float32
 from exemplars.labels import labels_from, latest
-from exemplars.store.folders import sha256_of
+from exemplars.store.folders import sha256_of, view_of
 
 _Made = TypeVar("_Made")
 
@@ -307,17 +307,11 @@ def without_corpus_text(dictionary: Dictionary) -> Dictionary:
     return replace(dictionary, contexts=TableContexts(table.combine_chunks()))
 
 
-def beside(folder: Path) -> Path:
-    """Where prepared files of a dictionary lie by default."""
-    whole = folder.resolve()
-    return whole.parent / f".{whole.name}.explorer"
-
-
 def place_of(folder: Path, cache: Path | None, read_only: bool) -> Path | None:
     """Where the prepared files of a dictionary go; None for a temporary folder."""
     if cache is not None:
-        return cache / beside(folder).name.strip(".")
-    return None if read_only else beside(folder)
+        return cache / view_of(folder).name.strip(".")
+    return None if read_only else view_of(folder)
 
 
 def slugs_of(folders: list[Path]) -> list[str]:
