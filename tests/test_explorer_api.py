@@ -307,22 +307,26 @@ def test_a_region_page_has_its_sections(asked):
     asked("d/made/regions/1/wrong", status=404)
 
 
-def test_neighbours_are_the_nearest_and_their_walls_are_real(asked):
-    rows = dictionary(asked).exemplars
-    cosine = rows @ rows[40]
-    cosine[40] = -np.inf
-    found = asked("d/made/regions/40/neighbours", k=7)["rows"]
-    assert [row["id"] for row in found] == np.argsort(-cosine, kind="stable")[:7].tolist()
-    for row in found:
-        middle = rows[40].astype(float) + rows[row["id"]]
-        middle /= np.linalg.norm(middle)
-        reach = rows @ middle
-        between = {40, row["id"]}
-        shared = reach.max() <= reach[40] + 1e-6
-        assert row["boundary"]["shared"] == shared
-        assert row["boundary"]["wall_theta"] == pytest.approx((1 - reach[40]) / 0.6, abs=1e-4)
-        if not shared:
-            assert int(reach.argmax()) not in between
+@pytest.mark.parametrize("width", [3, D])
+def test_neighbours_are_the_nearest_and_their_walls_are_real(tmp_path, width):
+    made = synthetic(200, width)
+    asked, rows = Asked(opened(tmp_path, made)), made.exemplars
+    found = []
+    for own in (40, 7):
+        cosine = rows @ rows[own]
+        cosine[own] = -np.inf
+        near = asked(f"d/made/regions/{own}/neighbours", k=60)["rows"]
+        assert [row["id"] for row in near] == np.argsort(-cosine, kind="stable")[:60].tolist()
+        for row in near:
+            middle = rows[own].astype(float) + rows[row["id"]]
+            middle /= np.linalg.norm(middle)
+            reach = rows @ middle
+            assert row["boundary"]["shared"] == (reach.max() <= reach[own] + 1e-6)
+            assert row["boundary"]["wall_theta"] == pytest.approx((1 - reach[own]) / 0.6, abs=1e-4)
+            found.append(row["boundary"]["shared"])
+    assert any(found)
+    assert not all(found)
+    asked.explorer.close()
 
 
 def test_members_come_by_kind_and_band(asked):
