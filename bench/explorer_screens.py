@@ -73,6 +73,8 @@ class Camera:
         self.page.wait_for_timeout(300)
         self.page.wait_for_function(
             "() => !document.querySelector('.waiting, .boot') && "
+            "[...document.querySelectorAll('.unmade')].every("
+            "(e) => e.getBoundingClientRect().top > innerHeight) && "
             "[...document.querySelectorAll('canvas')].every((c) => !c.picture || c.picture.fine)",
             timeout=120_000,
         )
@@ -92,6 +94,7 @@ def hovered(page: Any, x: float, y: float) -> None:
     """Rest the pointer at a share of the first picture's width and height."""
     box = page.locator("canvas").first.bounding_box()
     page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+    page.locator(".inspected:not(.stale)").wait_for(timeout=60_000)
     page.wait_for_timeout(1500)
 
 
@@ -120,14 +123,17 @@ def pictures(browser: Any, link: str, d: str, coarse: str, region: int) -> None:
     camera = Camera(browser, link, 1280, 800, "light")
     for name, route in (
         ("dictionaries", "#/"), ("overview", f"#/d/{d}"), ("regions", f"#/d/{d}/regions"),
-        ("region", f"#/d/{d}/r/{region}"), ("map", f"#/d/{d}/map"),
+        ("map", f"#/d/{d}/map"),
         ("slice", f"#/d/{d}/sphere?mode=slice&cam=0.1,0.4,0,0.9,1"),
         ("resolution", f"#/d/{coarse}/resolution"), ("growth", f"#/d/{d}/growth"),
         ("drift", f"#/drift/{d}/{coarse}"),
+        ("region", f"#/d/{d}/r/{region}"),
     ):  # fmt: skip
         camera.go(route)
         camera.take(name)
-    hovered(camera.go(f"#/d/{d}/sphere"), 0.45, 0.45)
+    page = camera.go(f"#/d/{d}/sphere")
+    page.keyboard.press("Escape")
+    hovered(page, 0.45, 0.45)
     camera.take("sphere")
     traced(camera.go(f"#/d/{d}/text"), PASSAGE)
     camera.take("text")

@@ -99,6 +99,8 @@ class Visit:
         """Wait until nothing says that it is loading, and pictures are drawn."""
         self.page.wait_for_function(
             """() => !document.querySelector(".waiting, .boot")
+            && [...document.querySelectorAll(".unmade")].every(
+              (e) => e.getBoundingClientRect().top > innerHeight)
             && [...document.querySelectorAll("canvas")].every((c) => !c.picture
               || (c.picture.times !== undefined && c.picture.fine && !c.picture.frame))"""
         )

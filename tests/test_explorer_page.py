@@ -437,11 +437,18 @@ def test_every_page_by_keyboard_alone(visit):
     page.get_by_role("heading", name="Members").wait_for()
     page.keyboard.press("p")
     page.locator(".tray li").wait_for()
-    for key in ("j", "k", "]"):
-        here = page.url
-        page.keyboard.press(key)
-        page.wait_for_function("u => location.href !== u", arg=here)
-        page.get_by_role("heading", name="Members").wait_for()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("7")
+    page.keyboard.press("Enter")
+    for key, shown in (("", 7), ("j", 8), ("k", 7)):
+        if key:
+            page.keyboard.press(key)
+        page.wait_for_function(
+            "k => document.querySelector('.crumb .key')?.textContent.startsWith(k)", arg=f"{shown}·"
+        )
+    page.keyboard.press("]")
+    page.wait_for_function("() => !location.hash.endsWith('/r/7')")
+    page.get_by_role("heading", name="Members").wait_for()
     page.keyboard.press("c")
     page.wait_for_function(
         "() => navigator.clipboard.readText().then((t) => t.includes('dictionary.region('))"

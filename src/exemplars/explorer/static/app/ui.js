@@ -93,7 +93,11 @@ export function Section({ title, id, note, table, actions, open = true, children
   const ref = useRef(null);
   const [near, setNear] = useState(false);
   const [tabular, setTabular] = useState(false);
-  useEffect(() => {
+  useLayoutEffect(() => {
+    if (ref.current.getBoundingClientRect().top < innerHeight) { // no need to wait for the observer
+      setNear(true);
+      return undefined;
+    }
     const watch = new IntersectionObserver((entries) => {
       if (entries.some((e) => e.isIntersecting)) {
         setNear(true);
