@@ -13,14 +13,14 @@ TOKEN = "a-token-of-the-test"
 class Served:
     """A server in a thread of its own, and raw questions to it."""
 
-    def __init__(self, views, hosts=(), base_path="", **options):
+    def __init__(self, views, hosts=(), base_path="", port=0, **options):
         import uvicorn
 
         from exemplars.explorer import serving
         from exemplars.explorer.state import Explorer
 
         self.explorer = Explorer(views, **options)
-        self.listening = serving.free_socket("127.0.0.1", 0)
+        self.listening = serving.free_socket("127.0.0.1", port)
         self.port = self.listening.getsockname()[1]
         self.address = serving.Address("127.0.0.1", self.port, TOKEN, base_path)
         app = serving.guarded(self.explorer, self.address, hosts)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from exemplars.explorer import slices, sphere
 from exemplars.explorer.columns import distances_in_thresholds, nearest_others
 from exemplars.explorer.offsets import excerpt_of, utf16_length, utf16_offsets
+from exemplars.explorer.pages import nearest_to
 from exemplars.explorer.slices import cut, hull_cells, spread
 from exemplars.explorer.sphere import (
     NotDrawableError,
@@ -173,7 +174,7 @@ def test_neighbours_are_kept_in_three_dimensions_and_lost_in_many():
 def bases(rows):
     rng = np.random.default_rng(0)
     yield slices.through(rows[rng.choice(len(rows), 3, replace=False)])
-    yield slices.around(rows, 5)
+    yield slices.around(rows, 5, nearest_to(1 - rows @ rows[5], 5, slices.PORTRAIT))
     yield slices.random_basis(rows.shape[1], 3)
     yield principal_axes(rows)[1][:3]
 
@@ -246,7 +247,7 @@ def test_a_basis_through_directions_in_one_plane_is_refused():
     with pytest.raises(ValueError, match="3 directions"):
         slices.through(rows[:2])
     with pytest.raises(ValueError, match="two other regions"):
-        slices.around(rows[:2], 0)
+        slices.around(rows[:2], 0, np.array([1]))
     with pytest.raises(ValueError, match="three different"):
         slices.components(rows, [0, 0, 1])
 
@@ -257,6 +258,15 @@ def test_a_basis_keeps_the_first_direction_and_spans_all_three():
     assert np.allclose(basis @ basis.T, np.eye(3), atol=1e-6)
     assert np.allclose(basis[0], rows[0], atol=1e-6)
     assert np.allclose(rows @ basis.T @ basis, rows, atol=1e-5)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 15))
+def test_the_nearest_are_those_of_a_stable_sort(seed, n, k):
+    distances = np.random.default_rng(seed).integers(0, 4, n).astype(np.float32)  # many ties
+    region = seed % n
+    order = np.argsort(distances, kind="stable")
+    expected = order[order != region][:k]
+    assert nearest_to(distances, region, k).tolist() == expected.tolist()
 
 
 def test_the_map_keeps_places_apart_and_inside():

@@ -219,6 +219,15 @@ def test_a_folder_that_is_no_dictionary_is_one_sentence(run, tmp_path):
     assert err.count("\n") == 1
 
 
+def test_a_pickle_is_no_dictionary(run, tmp_path):
+    path = tmp_path / "dictionary.pkl"
+    path.write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    status, _, err = run("explore", path)
+    assert status == 2
+    assert "is not a folder" in err
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_without_the_extra_one_sentence_says_what_to_install(run, folder, monkeypatch):
     for name in [m for m in sys.modules if m.startswith(("exemplars.explorer", "fastapi"))]:
         monkeypatch.delitem(sys.modules, name)

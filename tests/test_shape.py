@@ -14,10 +14,11 @@ import exemplars
 SOURCE = Path(exemplars.__file__).parent
 HEAVY = ("torch", "numpy", "numba", "transformers", "scipy", "sklearn", "pyarrow", "pydantic")
 ORDER = (
-    "errors", "geometry", "calibration", "nearest", "clustering", "members", "contexts", "readout",
-    "dictionary", "corpora", "tokenization", "models", "activations", "store", "hub", "legacy",
-    "streaming", "building", "lens", "intervene", "generation", "tracing", "diagnosis",
-    "labels", "figures", "analyses", "export", "report", "explorer", "cli",
+    "errors", "characters", "geometry", "calibration", "nearest", "clustering", "members",
+    "contexts", "notebook", "readout", "dictionary", "corpora", "tokenization", "models",
+    "activations", "store", "hub", "legacy", "streaming", "building", "lens", "intervene",
+    "generation", "tracing", "diagnosis", "labels", "figures", "analyses", "export", "report",
+    "explorer", "cli",
 )  # fmt: skip
 """A module imports only from modules to the left of it."""
 METHOD = ORDER[: ORDER.index("dictionary") + 1]

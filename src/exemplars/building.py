@@ -848,7 +848,7 @@ def check_out(
         return
     if not target.is_dir():
         raise FormatError(f"{target} is a file, expected a folder or nothing; choose another name")
-    inside = sorted(target.iterdir())
+    inside = sorted(entry for entry in target.iterdir() if not folders.is_view(entry))
     if not inside:
         return
     is_one = folders.looks_like_a_dictionary(target)

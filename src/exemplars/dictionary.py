@@ -30,6 +30,7 @@ from exemplars.geometry import (
 )
 from exemplars.members import Members, MemberStatistics, fixed_point
 from exemplars.nearest import Audit, ExemplarIndex
+from exemplars.notebook import region_card
 
 _ROWS = 2048
 
@@ -58,6 +59,17 @@ class Region:
     median_centered_norm: float
     """Of their distances from the center."""
     contexts: tuple[Context, ...]
+
+    def _repr_html_(self) -> str:
+        """The region as a notebook shows it."""
+        facts = [
+            ("members", f"{self.count:,}"),
+            ("coherence", f"{self.coherence:.3f}"),
+            ("mean distance", f"{self.mean_distance / self.threshold:.2f} θ"),
+            ("θ", f"{self.threshold:.4f}"),
+        ]
+        title = f"region {self.index}" + (f" of {self.site}" if self.site else "")
+        return region_card(title, facts, self.contexts, self.threshold)
 
     def direction(self, basis: str = "exemplar") -> Float32:
         """(D,) unit direction: the exemplar (what one injects) or the mean (to read with)."""

@@ -15,6 +15,7 @@ from exemplars.calibration import as_vectors
 from exemplars.corpora import Texts
 from exemplars.dictionary import Dictionary
 from exemplars.geometry import Float32, Int64, vector_norms
+from exemplars.notebook import token_strip
 from exemplars.tokenization import Tokenization, locate
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Trace:
     def tokens(self) -> list[str]:
         """The text of each row."""
         return [self.text[s:e] for s, e in zip(self.start, self.end, strict=True)]
+
+    def _repr_html_(self) -> str:
+        """The text as a notebook shows it."""
+        name = self.name or f"document {self.document}"
+        return token_strip(name, self.tokens(), self.region, self.distance_in_thresholds)
 
 
 def trace(

@@ -272,6 +272,10 @@ def show(
     region: Annotated[int | None, typer.Argument(help="A region's number.")] = None,
     contexts: Annotated[int, typer.Option(help="Members shown of each kind.", min=0)] = 8,
     regions: Annotated[int, typer.Option(help="Regions listed.", min=0)] = 20,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw eight regions and the sphere as FILE.svg and FILE.png."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show a dictionary, or the card of one region."""
@@ -279,6 +283,12 @@ def show(
 
     dictionary = open_dictionary(folder)
     lens = store.load_lens(folder)
+    if figure is not None:
+        from exemplars.explorer.splash import splash_figure
+        from exemplars.figures import save_figure
+
+        drawn = save_figure(splash_figure(dictionary, lens), figure)
+        say(f"drawn: {drawn[0]}, {drawn[1]}")
     known = labels.latest(labels.labels_from(store.load_labels(folder)))
     stable = store.load_stability(folder)
     if region is None and json:

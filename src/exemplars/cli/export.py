@@ -16,6 +16,7 @@ from exemplars.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
     from exemplars.dictionary import Dictionary
+    from exemplars.explorer.single_file import SingleFile
     from exemplars.export import Export
     from exemplars.export.directions import DirectionExport
 
@@ -27,7 +28,8 @@ _LAYERS = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", re.ASCII)
         "  exemplars export saelens gpt2-l6-p2 gpt2-l6-p2-saelens\n"
         "  exemplars export sparsify gpt2-l6-p2 coders --min-members 10\n"
         "  exemplars export gguf gpt2-l6-p2 region42.gguf --region 42 --strength 0.5\n"
-        "  exemplars export lm-eval gpt2-l6-p2 ablate42.csv --region 42"
+        "  exemplars export lm-eval gpt2-l6-p2 ablate42.csv --region 42\n"
+        "  exemplars export html gpt2-l6-p2 gpt2-l6-p2.html --top 300"
     )
 )
 def export(
@@ -35,7 +37,7 @@ def export(
         str,
         typer.Argument(
             help="Of a dictionary: saelens, sparsify. Of a direction: gguf, steering-vectors, "
-            "lm-eval.",
+            "lm-eval. To look at: html.",
             metavar="FORMAT",
         ),
     ],
@@ -58,7 +60,10 @@ def export(
     ] = None,
     region: Annotated[
         list[int] | None,
-        typer.Option(help="Of a direction: the region. Repeat for the direction of their sum."),
+        typer.Option(
+            help="Of a direction: the region. Repeat for the direction of their sum. html: a "
+            "region that gets a page."
+        ),
     ] = None,
     strength: Annotated[
         float | None,
@@ -85,6 +90,17 @@ def export(
         Path | None,
         typer.Option(help="lm-eval: a sparsify export to refer to. Default: a new one beside OUT."),
     ] = None,
+    corpus_text: Annotated[
+        bool | None,
+        typer.Option(
+            "--corpus-text/--no-corpus-text",
+            help="html: keep the text round each token. Default: it is kept.",
+        ),
+    ] = None,
+    max_mb: Annotated[
+        float | None,
+        typer.Option(help="html: megabytes, at most. Default: 25.", min=0.1),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an export that is there.")
     ] = False,
@@ -97,9 +113,14 @@ def export(
         "top": top, "min_members": min_members, "dtype": dtype, "hookpoint": hookpoint,
         "region": region or None, "strength": strength, "unit": unit, "layers": layers,
         "model_hint": model_hint, "action": action, "sparsify": sparsify,
+        "corpus_text": corpus_text, "max_mb": max_mb,
     }  # fmt: skip
     check_options(format_, given)
     options = {name: value for name, value in given.items() if value is not None}
+    if format_ == "html":
+        file, said = _write_html(folder, out, options | {"overwrite": overwrite})
+        print_result(file, said, json)
+        return
     options |= {"basis": basis, "overwrite": overwrite}
     write = _write_direction if format_ in DIRECTION_FORMATS else _write_dictionary
     done, text = write(open_dictionary(folder), format_, out, options)
@@ -117,9 +138,14 @@ def check_options(format_: str, given: Mapping[str, Any]) -> None:
     from exemplars.export import FORMATS, check_format
     from exemplars.export.directions import DIRECTION_FORMATS
 
-    if format_ not in DIRECTION_FORMATS:
+    known_formats: dict[str, Any] = {**FORMATS, **DIRECTION_FORMATS}
+    if format_ == "html":
+        from exemplars.explorer.single_file import export_html
+
+        known_formats["html"] = export_html
+    if format_ not in known_formats:
         check_format(format_)
-    write: Any = {**FORMATS, **DIRECTION_FORMATS}[format_]
+    write: Any = known_formats[format_]
     known = {
         "region" if name == "regions" else name for name in inspect.signature(write).parameters
     }
@@ -196,3 +222,32 @@ def _write_direction(
         options["layers"] = layers_of(options["layers"])
     done = export_direction(dictionary, format_, out, regions, **options)
     return done, direction_text(done)
+
+
+def single_file_text(done: SingleFile) -> str:
+    """What is in the file, and what is not."""
+    from exemplars.report import size, table
+
+    sizes = [(what, size(n)) for what, n in done.parts.items()]
+    return "\n\n".join(
+        [
+            f"{done.regions:,} of {done.of:,} regions are in {done.file}, {size(done.bytes)}; open "
+            "it in a browser",
+            table(("part", "size"), sizes),
+            f"It shows {done.characters:,} characters of {done.documents:,} documents: share it "
+            "where the corpus may be shared.",
+            "Left out: " + "; ".join(done.left_out) + ".",
+            f"sha256 {done.sha256}",
+        ]
+    )
+
+
+def _write_html(folder: Path, out: Path, options: dict[str, Any]) -> tuple[SingleFile, str]:
+    from exemplars.cli.terminal import step_bar
+    from exemplars.explorer.single_file import export_html
+
+    if "region" in options:
+        options["regions"] = options.pop("region")
+    with step_bar() as on_step:
+        done = export_html(folder, out, on_step=on_step, **options)
+    return done, single_file_text(done)

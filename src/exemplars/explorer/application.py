@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 
@@ -24,8 +24,10 @@ from exemplars.errors import ExemplarsError
 from exemplars.explorer import contents, pages, queries, relations
 from exemplars.explorer.answers import API, Body, answered, binary, only
 from exemplars.explorer.assets import INSTALLED, Assets
+from exemplars.explorer.jobs import Exports
 from exemplars.explorer.notes import StaleError
 from exemplars.explorer.queries import Listed
+from exemplars.explorer.single_file import MAX_MB, TOP
 from exemplars.explorer.state import Explorer
 from exemplars.explorer.streams import add_streams
 from exemplars.explorer.views import NotReadyError
@@ -41,6 +43,16 @@ class SliceBody(Body):
     """What to cut with: a kind, and what that kind needs."""
 
     basis: dict[str, Any]
+
+
+class ExportBody(Body):
+    """What goes into one file."""
+
+    slug: str = Field(alias="dict")
+    regions: list[int] | None = Field(default=None, max_length=10_000)
+    top: int = Field(default=TOP, ge=1, le=10_000)
+    corpus_text: bool = True
+    max_mb: float = Field(default=MAX_MB, ge=0.1, le=200)
 
 
 class LabelBody(Body):
@@ -63,6 +75,7 @@ def create_app(explorer: Explorer, assets: Assets = INSTALLED) -> FastAPI:
         explorer: What it answers from; it is closed when the application ends.
         assets: The files of the page.
     """
+    exports = Exports()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -70,6 +83,7 @@ def create_app(explorer: Explorer, assets: Assets = INSTALLED) -> FastAPI:
 
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         yield
+        exports.close()
 
     app = FastAPI(
         title="exemplars explorer",
@@ -85,6 +99,7 @@ def create_app(explorer: Explorer, assets: Assets = INSTALLED) -> FastAPI:
     _add_regions(app, explorer)
     _add_relations(app, explorer)
     _add_notes(app, explorer)
+    _add_exports(app, explorer, exports)
     add_streams(app, explorer)
     return app
 
@@ -341,6 +356,31 @@ def _add_notes(app: FastAPI, explorer: Explorer) -> None:
         explorer.notes.set_label(slug, number, body.label)
         label, source = explorer.listed(slug).labels.get(number, (None, None))
         return answered({"label": label, "label_source": source}, begun)
+
+
+def _add_exports(app: FastAPI, explorer: Explorer, exports: Exports) -> None:
+    @app.post(f"{API}/export")
+    def begin(body: ExportBody) -> Response:
+        begun = time.perf_counter()
+        view = explorer.listed(body.slug).view
+        found = exports.begin(view, body.regions, body.top, body.corpus_text, body.max_mb)
+        return answered({"job": found}, begun)
+
+    @app.get(f"{API}/jobs/{{job}}")
+    def job_state(request: Request, job: str) -> Response:
+        begun = time.perf_counter()
+        only(request)
+        return answered(exports.job(job).page(), begun)
+
+    @app.get(f"{API}/jobs/{{job}}/file")
+    def job_file(request: Request, job: str) -> Response:
+        only(request)
+        found = exports.job(job)
+        if found.state != "done":
+            raise HTTPException(409, f"the export is {found.state}; ask again when it is done")
+        return FileResponse(
+            exports.file(job), media_type="text/html; charset=utf-8", filename=found.name
+        )
 
 
 def _cutoff(request: Request) -> float:

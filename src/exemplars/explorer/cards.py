@@ -11,6 +11,7 @@ import json
 import re
 import sqlite3
 import threading
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,14 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exemplars.dictionary import Dictionary
-from exemplars.explorer.offsets import utf16_length
+from exemplars.explorer.offsets import utf16_offsets
 
 FIELDS = ("token", "context", "lens")
 """What is searched in; labels change, and are searched by whoever holds them."""
 _COLUMN_OF = {"token": "tokens", "context": "context", "lens": "lens"}
 _NEAREST = 3
-_OPEN, _CLOSE = "\x01", "\x02"  # round a match in a snippet; taken out of the texts before
-_WORDS = 14
+_BEFORE, _AFTER = 40, 100  # characters of an excerpt, from the first match on
+_WORD = re.compile(r"[^\W_]+")
+
+Words = tuple[tuple[str, ...], str]
+"""Whole words, and the beginning of one (or nothing)."""
 _SHOWN_LENS = 8
 _AT_ONCE = 500
 _SCHEMA = """
@@ -169,7 +173,7 @@ class Cards:
         if not columns or (matched is None and not query.strip()):
             return []
         if self.full_text and matched is not None:
-            return self._ranked(matched, fields, limit)
+            return self._ranked(matched, _words(query), fields, limit)
         return self._looked_through(query, fields, limit)
 
     def matching(self, query: str, fields: Sequence[str] = FIELDS) -> NDArray[np.int64]:
@@ -182,39 +186,44 @@ class Cards:
         hits = self._looked_through(query, fields, None) if columns else []
         return np.array(sorted(hit.region for hit in hits), np.int64)
 
-    def _ranked(self, matched: str, fields: Sequence[str], limit: int | None) -> list[Hit]:
-        order = tuple(_COLUMN_OF)
-        snippets = ", ".join(
-            f"snippet(found, {order.index(field)}, char(1), char(2), '…', {_WORDS})"
-            for field in fields
-        )
-        rows = self._ask(
-            f"SELECT rowid, rank, {snippets} FROM found WHERE found MATCH ? "
-            "ORDER BY rank, rowid LIMIT ?",
+    def _ranked(
+        self, matched: str, words: Words, fields: Sequence[str], limit: int | None
+    ) -> list[Hit]:
+        best = self._ask(
+            "SELECT rowid, rank FROM found WHERE found MATCH ? ORDER BY rank, rowid LIMIT ?",
             [matched, -1 if limit is None else limit],
         )
+        columns = ", ".join(_COLUMN_OF[field] for field in fields)
+        texts: dict[int, Sequence[str]] = {}
+        for start in range(0, len(best), _AT_ONCE):
+            some = [row[0] for row in best[start : start + _AT_ONCE]]
+            marks = ", ".join("?" * len(some))
+            rows = self._ask(f"SELECT id, {columns} FROM card WHERE id IN ({marks})", some)
+            texts |= {row[0]: row[1:] for row in rows}
         hits = []
-        for region, rank, *texts in rows:
-            k = next((i for i, text in enumerate(texts) if _OPEN in text), 0)
-            text, spans = _unmarked(texts[k])
+        for region, rank in best:
+            places = [_places(text, words) for text in texts[region]]
+            k = max(range(len(fields)), key=lambda i: (bool(places[i]), -i))
+            text, spans = _excerpt(texts[region][k], places[k])
             hits.append(Hit(region, fields[k], text, spans, -float(rank)))
         return hits
 
     def _looked_through(self, query: str, fields: Sequence[str], limit: int | None) -> list[Hit]:
         """Without a full-text index, or for a query without words: the text as it stands."""
-        hits = []
+        wanted = query.strip()
+        found: dict[int, Hit] = {}
         for field in fields:
             column = _COLUMN_OF[field]
             rows = self._ask(
                 f"SELECT id, {column} FROM card WHERE instr(lower({column}), lower(?)) > 0 "
                 "ORDER BY id LIMIT ?",
-                [query.strip(), -1 if limit is None else limit],
+                [wanted, -1 if limit is None else limit],
             )
-            hits += [
-                Hit(region, field, *_found_in(text, query.strip()), 0.0) for region, text in rows
-            ]
-        first = {hit.region: hit for hit in reversed(hits)}
-        ordered = sorted(first.values(), key=lambda hit: hit.region)
+            for region, text in rows:
+                at = text.lower().find(wanted.lower())
+                text, spans = _excerpt(text, [(at, at + len(wanted))] if at >= 0 else [])
+                found.setdefault(region, Hit(region, field, text, spans, 0.0))
+        ordered = [found[region] for region in sorted(found)]
         return ordered if limit is None else ordered[:limit]
 
     def _ask(self, question: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -222,41 +231,49 @@ class Cards:
             return self._database.execute(question, values).fetchall()
 
 
+def _words(query: str) -> Words:
+    """The words of a query, folded; the last is a beginning if nothing follows it."""
+    found = _WORD.findall(query)
+    if not found or not query[-1:].isalnum():
+        return tuple(map(_folded, found)), ""
+    return tuple(map(_folded, found[:-1])), _folded(found[-1])
+
+
 def _match(query: str, columns: Sequence[str]) -> str | None:
     """A query of FTS5 that finds all words of a query, nothing in it read as syntax."""
-    words = re.findall(r"[^\W_]+", query)
-    if not words:
-        return None
-    quoted = [f'"{word}"' for word in words]
-    if query[-1:].isalnum():
-        quoted[-1] += "*"
-    return f"{{{' '.join(columns)}}} : ({' AND '.join(quoted)})"
+    whole, beginning = _words(query)
+    quoted = [f'"{word}"' for word in whole] + ([f'"{beginning}"*'] if beginning else [])
+    return f"{{{' '.join(columns)}}} : ({' AND '.join(quoted)})" if quoted else None
 
 
-def _unmarked(snippet: str) -> tuple[str, list[list[int]]]:
-    """A snippet without its marks, and where they were."""
-    spans: list[list[int]] = []
-    text, length = [], 0
-    for part in re.split(f"([{_OPEN}{_CLOSE}])", snippet):
-        if part == _OPEN:
-            spans.append([length, length])
-        elif part == _CLOSE:
-            spans[-1][1] = length
-        else:
-            text.append(part)
-            length += utf16_length(part)
-    return "".join(text), spans
+def _folded(word: str) -> str:
+    """Without case and diacritics, as the index compares."""
+    split = unicodedata.normalize("NFKD", word.casefold())
+    return "".join(c for c in split if not unicodedata.combining(c))
 
 
-def _found_in(text: str, query: str) -> tuple[str, list[list[int]]]:
-    """The part of a text round the first place where a query stands."""
-    at = text.lower().find(query.lower())
-    if at < 0 or len(text.lower()) != len(text):
-        return text[:120], []
-    start = max(at - 40, 0)
-    shown = text[start : at + len(query) + 60]
-    begin = utf16_length(text[start:at])
-    return shown, [[begin, begin + utf16_length(text[at : at + len(query)])]]
+def _places(text: str, words: Words) -> list[tuple[int, int]]:
+    """Where words stand in a text, in characters."""
+    whole, beginning = words
+    return [
+        found.span()
+        for found in _WORD.finditer(text)
+        if (word := _folded(found[0])) in whole or (beginning and word.startswith(beginning))
+    ]
+
+
+def _excerpt(text: str, places: Sequence[tuple[int, int]]) -> tuple[str, list[list[int]]]:
+    """The part of a text round the first place, and all places in it, in UTF-16 code units."""
+    at = places[0][0] if places else 0
+    start = max(at - _BEFORE, 0)
+    shown = text[start : at + _AFTER]
+    inside = [(a - start, b - start) for a, b in places if b - start <= len(shown)]
+    before = "…" if start else ""
+    after = "…" if start + len(shown) < len(text) else ""
+    shown = before + shown + after
+    edges = [edge + len(before) for pair in inside for edge in pair]
+    offsets = utf16_offsets(shown, edges).tolist()
+    return shown, [offsets[i : i + 2] for i in range(0, len(offsets), 2)]
 
 
 def _promoted(lens: Any, n_regions: int) -> list[list[str]] | None:
@@ -336,5 +353,5 @@ def _shown_of_regions(table: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
 
 
 def _plain(text: str) -> str:
-    """Without the marks of snippets, and the zero that ends a text in C."""
-    return text.replace(_OPEN, " ").replace(_CLOSE, " ").replace("\0", " ")
+    """Without the zero that ends a text in C."""
+    return text.replace("\0", " ")

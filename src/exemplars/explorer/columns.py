@@ -6,6 +6,7 @@ An array has one entry a region; NaN where a region has none (no members, say).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ class Column:
     values: NDArray[Any]
     unit: str
     description: str
+
+    @cached_property
+    def range(self) -> tuple[float, float] | None:
+        """The smallest and the largest value; None if there is none."""
+        some = self.values
+        if some.dtype.kind == "f":
+            some = some[np.isfinite(some)]
+        return (float(some.min()), float(some.max())) if len(some) else None
 
 
 def member_columns(dictionary: Dictionary) -> dict[str, Column]:

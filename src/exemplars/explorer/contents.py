@@ -118,6 +118,9 @@ def section_answer(
         return pages.tokens_page(view, region)
     if section == "histogram":
         return pages.histogram_page(view, region)
+    if section == "resolution":
+        every = {slug: explorer.listed(slug) for slug in explorer.views}
+        return relations.resolution_page(every, explorer.members, view.slug, region)
     if section == "drift":
         return relations.drift_of_region(
             explorer.drifts, {slug: explorer.listed(slug) for slug in explorer.views},
@@ -152,7 +155,8 @@ def slice_answer(explorer: Explorer, listed: Listed, basis: Mapping[str, Any]) -
         return pages.slice_page(listed, rows, "regions", named)
     if kind == "local":
         region = pages.region_of(view, str(basis.get("id")))
-        rows = slices.around(exemplars, region)
+        near = pages.nearest_to(view.distances_from(region), region, slices.PORTRAIT)
+        rows = slices.around(exemplars, region, near)
         return pages.slice_page(listed, rows, "local", _named(listed, [region]))
     if kind == "run":
         named = _tokens(explorer, listed, basis)
@@ -200,10 +204,8 @@ def sphere_bytes(listed: Listed) -> bytes:
 def layout_bytes(listed: Listed) -> bytes:
     """The unrolled map as safetensors."""
     view = listed.view
-    xy = sphere.unrolled(view.sphere.points)
-    arrays = {
-        "xy": xy, "density": sphere.density(xy, 256), "density_1024": sphere.density(xy, 1024),
-    }  # fmt: skip
+    arrays = view.remembered("map", lambda: sphere.map_arrays(view.sphere))
+    xy = arrays["xy"]
     about = {
         **pages.map_about(view),
         "fingerprint": view.fingerprint,

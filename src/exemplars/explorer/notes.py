@@ -40,6 +40,8 @@ class Notes:
         self._views = {view.slug: view for view in views}
         self.why_not = why_not
         self._lock = threading.Lock()
+        self.revision = 0
+        """Grows with everything that is written."""
         self._found = {slug: _read(view.place / FILE) for slug, view in self._views.items()}
 
     def labels(self, slug: str) -> dict[int, str]:
@@ -159,6 +161,7 @@ class Notes:
         new.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
         new.replace(place / FILE)
         self._found[slug] = found
+        self.revision += 1
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exemplars.contexts import Context
 from exemplars.explorer import slices
@@ -16,14 +17,14 @@ from exemplars.explorer.offsets import excerpt_of
 from exemplars.explorer.queries import Listed, brief, rows
 from exemplars.explorer.sphere import LEVELS, MAP_ASPECT
 from exemplars.explorer.views import View, finite, region_key
-from exemplars.geometry import Float32, cosine_distance
+from exemplars.geometry import Float32, Float64, Int64, cosine_distance
 from exemplars.lens import logit_lens
 from exemplars.members import BINS_PER_THRESHOLD, HISTOGRAM_BINS, MemberStatistics
 
 if TYPE_CHECKING:
     from exemplars.models import Model
 
-KINDS = ("nearest", "farthest", "random", "band")
+KINDS = ("nearest", "farthest", "random", "band", "all")
 _LABELS = 200
 _CRISP = 20
 
@@ -34,9 +35,6 @@ def dictionary_page(view: View) -> dict[str, Any]:
     about = d.provenance
     model, site = _mapping(about.get("model")), _mapping(about.get("site"))
     texts, stream = _mapping(about.get("texts")), _mapping(about.get("stream"))
-    counts = np.asarray(d.counts)
-    coherence = np.asarray(d.coherence)
-    coherence = coherence[np.isfinite(coherence)]
     median = d.calibration.vector_norms
     return {
         "slug": view.slug,
@@ -70,20 +68,7 @@ def dictionary_page(view: View) -> dict[str, Any]:
             "tool_version": view.library_version,
             "complete": about.get("complete", True),
         },
-        "stats": {
-            "member_count": {
-                "min": int(counts.min(initial=0)) if len(counts) else 0,
-                "median": float(np.median(counts)) if len(counts) else None,
-                "max": int(counts.max(initial=0)),
-                "singletons": int((counts == 1).sum()),
-                "empty": int((counts == 0).sum()),
-                "gini": _gini(counts),
-            },
-            "coherence": {
-                f"p{p}": float(np.percentile(coherence, p)) if len(coherence) else None
-                for p in (5, 50, 95)
-            },
-        },
+        "stats": view.remembered("stats", lambda: _stats(view)),
         "sphere": _sphere_status(view),
         "layouts": [{"name": "unrolled", **_sphere_status(view)}],
         "search": {
@@ -95,8 +80,8 @@ def dictionary_page(view: View) -> dict[str, Any]:
                 "name": name,
                 "dtype": str(column.values.dtype),
                 "unit": column.unit,
-                "min": _extreme(np.nanmin, column.values),
-                "max": _extreme(np.nanmax, column.values),
+                "min": column.range[0] if column.range else None,
+                "max": column.range[1] if column.range else None,
                 "description": column.description,
             }
             for name, column in view.columns.items()
@@ -180,7 +165,7 @@ def members_page(
     Args:
         view: The dictionary.
         region: Which.
-        kind: "nearest", "farthest", "random", or "band": all within a band of distances.
+        kind: "nearest", "farthest", "random", "band": all within a band of distances, or "all".
         band: In θ, lower end included.
         size: Rows at most.
         start: Of the first.
@@ -199,6 +184,8 @@ def members_page(
     if kind == "band":
         low, high = band or (0.0, 0.0)
         chosen = [c for c in kept if low <= c.distance / theta < high]
+    elif kind == "all":
+        chosen = list(kept)
     else:
         rank = ranks[kind]
         chosen = [c for c in kept if getattr(c, rank) >= 0]
@@ -234,7 +221,11 @@ def member_row(context: Context, theta: float) -> dict[str, Any]:
         "distance": context.distance,
         "theta_ratio": context.distance / theta,
         "exemplar": context.exemplar,
-    }
+        "ranks": {
+            "nearest": context.nearest_rank, "farthest": context.farthest_rank,
+            "random": context.sample_rank,
+        },
+    }  # fmt: skip
 
 
 def tokens_page(view: View, region: int) -> dict[str, Any]:
@@ -312,14 +303,11 @@ def neighbours_page(listed: Listed, region: int, k: int = 20) -> dict[str, Any]:
     third exemplar is nearer to it, the two regions touch there; `wall_theta` is its distance to
     both, in θ.
     """
-    d = listed.view.dictionary
-    near, distances = d.neighbours(region, k)
-    own = np.asarray(d.exemplars[region], np.float64)
-    halfway = np.asarray(d.exemplars[near], np.float64) + own
-    norms = np.linalg.norm(halfway, axis=1, keepdims=True)
-    halfway = halfway / np.where(norms > 0, norms, 1)
-    at_wall = halfway @ own
-    touches = _owners_reach(d.exemplars, halfway.astype(np.float32)) <= at_wall + 1e-6
+    view = listed.view
+    d = view.dictionary
+    near = nearest_to(view.distances_from(region), region, k)
+    distances = view.distances_from(region)[near]
+    touches, at_wall = _walls(np.asarray(d.exemplars[region]), np.asarray(d.exemplars[near]))
     about = {row["id"]: row for row in rows(listed, near)}
     names = ("id", "key", "label", "label_source", "token", "context", "member_count")
     return {
@@ -339,6 +327,23 @@ def neighbours_page(listed: Listed, region: int, k: int = 20) -> dict[str, Any]:
         ],
         "exact": True,
     }
+
+
+def nearest_to(distances: Float32, region: int, k: int) -> Int64:
+    """The k regions nearest to one, nearest first, ties to the lower index.
+
+    Args:
+        distances: (K,) of all exemplars to that of the region.
+        region: Left out.
+        k: All others, if there are fewer.
+    """
+    others = np.delete(np.arange(len(distances)), region)
+    n = min(k, len(others))
+    if n < len(others):
+        reach = np.partition(distances[others], n)[n]
+        others = others[distances[others] <= reach]
+    order = np.argsort(distances[others], kind="stable")[:n]
+    return others[order].astype(np.int64)
 
 
 def slice_page(
@@ -467,14 +472,25 @@ def _contexts(view: View, region: int) -> list[Context]:
     return contexts.region(region) if contexts is not None else []
 
 
-def _owners_reach(exemplars: Float32, directions: Float32) -> Any:
-    """(n,) the largest cosine of each direction with any exemplar."""
-    largest = np.full(len(directions), -np.inf, np.float32)
-    for start in range(0, len(exemplars), 8192):
-        np.maximum(
-            largest, (directions @ exemplars[start : start + 8192].T).max(axis=1), out=largest
-        )
-    return largest
+def _walls(own: Float32, near: Float32) -> tuple[NDArray[np.bool_], Float64]:
+    """Whether no third exemplar owns the direction half-way to each of the nearest exemplars, and
+    the cosine of that direction with both.
+
+    One that is nearer to it than both are lies nearer to `own` than the other does (angles obey the
+    triangle inequality), so only the nearest before it have to be looked at.
+
+    Args:
+        own: (D,) the exemplar.
+        near: (n, D) the nearest others, nearest first.
+    """
+    halfway = near.astype(np.float64) + own
+    norms = np.linalg.norm(halfway, axis=1, keepdims=True)
+    halfway /= np.where(norms > 0, norms, 1)
+    at_wall = halfway @ own.astype(np.float64)
+    reach = halfway @ near.T.astype(np.float64)
+    earlier = np.tril(np.ones(reach.shape, np.bool_), -1)
+    nearest_third = np.where(earlier, reach, -np.inf).max(axis=1, initial=-np.inf)
+    return nearest_third <= at_wall + 1e-6, at_wall
 
 
 def _sphere_status(view: View) -> dict[str, Any]:
@@ -486,9 +502,24 @@ def _sphere_status(view: View) -> dict[str, Any]:
     return {"status": status, "reason": reason, "fidelity": fidelity}
 
 
-def _extreme(find: Any, values: Any) -> float | None:
-    some = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    return finite(find(some)) if len(some) else None
+def _stats(view: View) -> dict[str, Any]:
+    counts = np.asarray(view.dictionary.counts)
+    coherence = np.asarray(view.dictionary.coherence)
+    coherence = coherence[np.isfinite(coherence)]
+    return {
+        "member_count": {
+            "min": int(counts.min()) if len(counts) else 0,
+            "median": float(np.median(counts)) if len(counts) else None,
+            "max": int(counts.max(initial=0)),
+            "singletons": int((counts == 1).sum()),
+            "empty": int((counts == 0).sum()),
+            "gini": _gini(counts),
+        },
+        "coherence": {
+            f"p{p}": float(np.percentile(coherence, p)) if len(coherence) else None
+            for p in (5, 50, 95)
+        },
+    }
 
 
 def _gini(counts: Any) -> float | None:

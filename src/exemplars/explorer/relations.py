@@ -16,6 +16,7 @@ from exemplars.analyses.correspondence import SPACES, Correspondence, by_directi
 from exemplars.analyses.detection import Interval
 from exemplars.analyses.differences import differences
 from exemplars.analyses.growth import Curve, curve_of, growth, incomparable, plain_heaps
+from exemplars.analyses.relatives import KeptMembers, relatives
 from exemplars.dictionary import Dictionary
 from exemplars.explorer.columns import Column
 from exemplars.explorer.queries import Listed, brief
@@ -267,6 +268,75 @@ def add_parents(views: Mapping[str, View], slug: str) -> None:
             )
         }
     )
+
+
+class Members:
+    """The members that dictionaries keep, read once each."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, KeptMembers | None] = {}
+        self._lock = threading.Lock()
+
+    def of(self, view: View) -> KeptMembers | None:
+        """Those of a dictionary; None without contexts."""
+        with self._lock:
+            if view.slug not in self._found:
+                self._found[view.slug] = KeptMembers.of(view.dictionary)
+            return self._found[view.slug]
+
+
+def resolution_page(
+    listed: Mapping[str, Listed], members: Members, slug: str, region: int
+) -> dict[str, Any]:
+    """A region's relatives at the other resolutions that are open.
+
+    A region has no parent: what lies in it is shared out over regions of the other dictionary, with
+    shares both ways.
+    """
+    views = {name: one.view for name, one in listed.items()}
+    own = views[slug]
+    near = related(views, slug)
+    sides: dict[str, list[dict[str, Any]]] = {"coarser": [], "finer": []}
+    dictionaries = []
+    for side, found in sides.items():
+        for name in near[side]:
+            other = views[name]
+            mine, theirs = members.of(own), members.of(other)
+            kept = None if mine is None or theirs is None else (mine, theirs)
+            if not len(other.dictionary):
+                continue
+            there = relatives(own.dictionary, region, other.dictionary, kept=kept)
+            about = brief(listed[name], [one.region for one in there.relatives])
+            found += [
+                about[one.region]
+                | {"dict": name, "cosine": one.similarity}
+                | {field: _plain(getattr(one, field)) for field in _RELATIVE}
+                for one in there.relatives
+            ]
+            dictionaries.append(
+                {"dict": name} | {field: _plain(getattr(there, field)) for field in _RELATIVES}
+            )
+    return {
+        "parents": sides["coarser"],
+        "children": sides["finer"],
+        "dictionaries": dictionaries,
+        "method": "exemplars, and the members that both dictionaries keep",
+        "notes": ["Regions of one resolution do not lie within those of another: see the shares."],
+    }
+
+
+_RELATIVE = (
+    "share", "low", "high", "share_by_chance", "share_of_relative", "same_exemplar",
+    "holds_exemplar", "exemplar_inside",
+)  # fmt: skip
+_RELATIVES = (
+    "percentile", "threshold", "n_regions", "finer", "source", "rows", "pieces",
+    "pieces_by_chance", "inside", "left_out",
+)  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return finite(value) if isinstance(value, float) else value
 
 
 def growth_page(views: Mapping[str, View], slug: str) -> dict[str, Any]:

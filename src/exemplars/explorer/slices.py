@@ -18,7 +18,8 @@ from exemplars.explorer.sphere import projected
 from exemplars.geometry import Float32, Float64, Int64
 
 SAMPLES = 20_000
-_NEIGHBOURS = 32
+PORTRAIT = 32
+"""Nearest exemplars that a portrait is laid through."""
 _FLAT = 1e-9
 
 
@@ -153,20 +154,21 @@ def through(directions: Float32) -> Float32:
     return (q * np.sign(np.diag(r))).T.astype(np.float32)
 
 
-def around(exemplars: Float32, region: int) -> Float32:
+def around(exemplars: Float32, region: int, nearest: Int64) -> Float32:
     """(3, D) the basis of a portrait: an exemplar, and where its nearest exemplars differ most.
 
-    The two directions are the leading ones of the 32 nearest exemplars' differences from it,
-    its own direction taken out.
+    The two directions are the leading ones of the nearest exemplars' differences from it, its own
+    direction taken out.
+
+    Args:
+        exemplars: (K, D) unit directions.
+        region: Whose portrait.
+        nearest: (n,) the nearest others; `PORTRAIT` of them are enough.
 
     Raises:
         ValueError: There are too few regions, or they span too little.
     """
     own = np.asarray(exemplars[region], np.float64)
-    similarity = exemplars @ exemplars[region]
-    similarity[region] = -np.inf
-    n = min(_NEIGHBOURS, len(exemplars) - 1)
-    nearest = np.argsort(-similarity, kind="stable")[:n]
     away = np.asarray(exemplars[nearest], np.float64) - own
     away -= np.outer(away @ own, own)
     axes = np.linalg.svd(away, full_matrices=False)[2][:2]

@@ -302,3 +302,9 @@ def sphere_arrays(sphere: Sphere) -> dict[str, NDArray[Any]]:
         **{f"lod_radius_{n}": radius for n, radius in sphere.level_radius.items()},
         "basis": sphere.axes[:3],
     }
+
+
+def map_arrays(sphere: Sphere) -> dict[str, NDArray[Any]]:
+    """The unrolled map as named arrays."""
+    xy = unrolled(sphere.points)
+    return {"xy": xy, "density": density(xy, 256), "density_1024": density(xy, 1024)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from exemplars.explorer import queries
 from exemplars.explorer.notes import Notes
 from exemplars.explorer.queries import Listed
-from exemplars.explorer.relations import Drifts, add_parents
+from exemplars.explorer.relations import Drifts, Members, add_parents
 from exemplars.explorer.views import View
 from exemplars.explorer.worker import Worker
 
@@ -44,6 +44,8 @@ class Explorer:
         self.worker = Worker(load or _none)
         self._loads, self._model = load is not None, model
         self.drifts = Drifts()
+        self.members = Members()
+        self._listed: dict[str, tuple[int, Listed | None]] = {}
         self._runs: dict[str, Run] = {}
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
@@ -58,7 +60,12 @@ class Explorer:
         view = self.views.get(slug)
         if view is None:
             raise LookupError(f"there is no dictionary {slug[:60]!r} open; see app")
-        return Listed(view, queries.labels_of(view, self.notes.labels(slug)))
+        revision, listed = self._listed.get(slug, (-1, None))
+        if listed is None or revision != self.notes.revision:
+            revision = self.notes.revision
+            listed = Listed(view, queries.labels_of(view, self.notes.labels(slug)))
+            self._listed[slug] = revision, listed
+        return listed
 
     def why_no_model(self, view: View) -> str | None:
         """Why no text can be read for a dictionary; None if it can."""

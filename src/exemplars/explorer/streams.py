@@ -86,14 +86,14 @@ def add_streams(app: FastAPI, explorer: Explorer) -> None:
         content = _content(body.text, body.messages)
 
         def work(job: Job) -> None:
-            model = _model(explorer, name, job)
+            model = explorer.worker.model(name)
             found = live.trace_text(
                 view.dictionary, model, content, job, slug,
                 topk=body.topk, skip_special=body.skip_special,
             )  # fmt: skip
             explorer.remember(job.id, found)
 
-        return _streamed(explorer, "trace", body.client, work)
+        return _streamed(explorer, "trace", body.client, work, name)
 
     @app.post(f"{API}/d/{{slug}}/steer")
     async def steer(slug: str, body: SteerBody) -> Response:
@@ -104,9 +104,9 @@ def add_streams(app: FastAPI, explorer: Explorer) -> None:
         asked = live.Steering(content, variants, body.max_new_tokens, body.temperature, body.seed)
 
         def work(job: Job) -> None:
-            live.steer_text(view.dictionary, _model(explorer, name, job), asked, job)
+            live.steer_text(view.dictionary, explorer.worker.model(name), asked, job)
 
-        return _streamed(explorer, "steer", body.client, work)
+        return _streamed(explorer, "steer", body.client, work, name)
 
     @app.post(f"{API}/drift/trace")
     async def drift_trace(body: DriftBody) -> Response:
@@ -117,12 +117,12 @@ def add_streams(app: FastAPI, explorer: Explorer) -> None:
 
         def work(job: Job) -> None:
             a, b = (
-                (view.dictionary, _model(explorer, name, job))
+                (view.dictionary, explorer.worker.model(name))
                 for view, name in zip(views, names, strict=True)
             )
             live.trace_both(a, b, body.text, lambda i, j: (i, j) in partners, job)
 
-        return _streamed(explorer, "drift", body.client, work)
+        return _streamed(explorer, "drift", body.client, work, names[0])
 
     @app.post(f"{API}/sessions/{{session}}/cancel")
     async def cancel(session: str, body: CancelBody) -> Response:
@@ -130,19 +130,13 @@ def add_streams(app: FastAPI, explorer: Explorer) -> None:
         return answered({"cancelled": explorer.worker.cancel(session)}, begun)
 
 
-def _streamed(explorer: Explorer, kind: str, client: str, work: Any) -> Response:
-    job = explorer.worker.submit(kind, client, work)
+def _streamed(explorer: Explorer, kind: str, client: str, work: Any, model: str) -> Response:
+    job = explorer.worker.submit(kind, client, work, model)
     return StreamingResponse(
         job.lines(),
         media_type="application/x-ndjson",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
-
-
-def _model(explorer: Explorer, name: str, job: Job) -> Any:
-    if explorer.worker.status(name)[0] == "loading":
-        job.put("loading", model=name)
-    return explorer.worker.model(name)
 
 
 def _variant(view: View, body: VariantBody) -> Any:

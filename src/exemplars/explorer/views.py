@@ -17,25 +17,32 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from exemplars import store
+from exemplars.contexts import TableContexts
 from exemplars.dictionary import Dictionary
 from exemplars.explorer import columns, sphere
 from exemplars.explorer.cards import Cards, write_cards
 from exemplars.explorer.columns import Column
 from exemplars.explorer.sphere import NotDrawableError, Sphere
+from exemplars.geometry import Float32
 from exemplars.labels import labels_from, latest
-from exemplars.store.folders import sha256_of
+from exemplars.store.folders import sha256_of, view_of
+
+_Made = TypeVar("_Made")
 
 SCHEMA = 1
 """Of the files here; another number makes them all anew."""
 PARTS = ("cards", "sphere", "neighbours")
 """In the order in which they are prepared."""
+_REMEMBERED = 8
 _INDEX = "view.json"
 _KEYED = (store.REGIONS, store.CONTEXTS, store.LENS)
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
@@ -56,9 +63,12 @@ class View:
         folder: That `exemplars.save` wrote.
         slug: Its name in addresses.
         place: Where prepared files go; None for a temporary folder.
+        corpus_text: Keep the text round each token; to leave it out, `place` must be None.
     """
 
-    def __init__(self, folder: Path, slug: str, place: Path | None) -> None:
+    def __init__(
+        self, folder: Path, slug: str, place: Path | None, *, corpus_text: bool = True
+    ) -> None:
         manifest = store.manifest_of(folder)
         self.folder, self.slug = folder, slug
         self.fingerprint = fingerprint_of(manifest)
@@ -66,6 +76,8 @@ class View:
         self.place = self._writable(place)
         kept = _Kept(self.place / self.fingerprint, self.fingerprint)
         self.dictionary: Dictionary = store.load(folder, verify=not kept.listed)
+        if not corpus_text:
+            self.dictionary = without_corpus_text(self.dictionary)
         self.library_version = manifest.library_version
         self.lens = store.load_lens(folder)
         self.auto_labels = _auto_labels(folder, self.dictionary)
@@ -73,6 +85,9 @@ class View:
         self._lock = threading.Lock()
         self._columns = columns.member_columns(self.dictionary)
         self._parts: dict[str, Any] = {}
+        self._distances: dict[int, Float32] = {}
+        self._remembered: dict[str, Any] = {}
+        self._distance_lock = threading.Lock()
         self.working_on = PARTS[0]
 
     @property
@@ -121,6 +136,24 @@ class View:
         """The projected sphere; raises likewise, and ValueError where there is none."""
         found: Sphere = self.part("sphere")
         return found
+
+    def remembered(self, name: str, make: Callable[[], _Made]) -> _Made:
+        """What `make` gives, made once: it must follow from the dictionary and the parts."""
+        if name not in self._remembered:
+            self._remembered[name] = make()
+        found: _Made = self._remembered[name]
+        return found
+
+    def distances_from(self, region: int) -> Float32:
+        """(K,) cosine distances of all exemplars to one; the last few are remembered."""
+        with self._distance_lock:
+            known = self._distances.pop(region, None)
+            if known is None:
+                known = self.dictionary.distance_matrix([region])[0]
+            self._distances[region] = known
+            for oldest in list(self._distances)[:-_REMEMBERED]:
+                del self._distances[oldest]
+            return known
 
     def prepare(self, on_part: Callable[[str], None] = lambda part: None) -> None:
         """Prepare all parts, or read those that were kept; returns when all are there."""
@@ -261,17 +294,24 @@ def fingerprint_of(manifest: store.Manifest) -> str:
     return hashlib.sha256(about.encode()).hexdigest()[:16]
 
 
-def beside(folder: Path) -> Path:
-    """Where prepared files of a dictionary lie by default."""
-    whole = folder.resolve()
-    return whole.parent / f".{whole.name}.explorer"
+def without_corpus_text(dictionary: Dictionary) -> Dictionary:
+    """The dictionary with the tokens of its contexts alone, and without names of documents."""
+    if dictionary.contexts is None:
+        return dictionary
+    table = dictionary.contexts.table()
+    for name in ("before", "after", "name"):
+        column = table.schema.get_field_index(name)
+        kind = table.schema.field(column)
+        empty = pa.array([""] * len(table)).cast(kind.type)
+        table = table.set_column(column, kind, empty)
+    return replace(dictionary, contexts=TableContexts(table.combine_chunks()))
 
 
 def place_of(folder: Path, cache: Path | None, read_only: bool) -> Path | None:
     """Where the prepared files of a dictionary go; None for a temporary folder."""
     if cache is not None:
-        return cache / beside(folder).name.strip(".")
-    return None if read_only else beside(folder)
+        return cache / view_of(folder).name.strip(".")
+    return None if read_only else view_of(folder)
 
 
 def slugs_of(folders: list[Path]) -> list[str]:

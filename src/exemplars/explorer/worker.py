@@ -109,13 +109,23 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, kind: str, client: str, work: Callable[[Job], None]) -> Job:
+    def submit(
+        self, kind: str, client: str, work: Callable[[Job], None], model: str | None = None
+    ) -> Job:
         """Queue a job; older ones of this client and kind are cancelled.
+
+        Args:
+            kind: Of work.
+            client: Whose.
+            work: What is done in the thread.
+            model: That it needs; if it is not loaded by now, the stream begins with "loading".
 
         Raises:
             BusyError: Too many wait.
         """
         job = Job(kind, client, work)
+        if model is not None and self.status(model)[0] == "loading":
+            job.put("loading", model=model)
         with self._lock:
             self._open = {key: j for key, j in self._open.items() if not j.done.is_set()}
             for other in self._open.values():

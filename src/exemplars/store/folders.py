@@ -31,6 +31,8 @@ STABILITY = "stability.parquet"
 RUN = "run.jsonl"
 PARTS = (REGIONS, CONTEXTS, GROWTH, CENSUS, CENSUS_CONTEXTS, LENS, LABELS, STABILITY)
 """Files a manifest may list."""
+VIEW_SUFFIX = ".explorer"
+"""`.NAME.explorer` beside a dictionary holds what the explorer prepared, and a reader's notes."""
 OURS = frozenset({MANIFEST, RUN, *PARTS})
 """Files that belong to a dictionary; all others in its folder are someone's own."""
 CHUNK = 1 << 22
@@ -242,6 +244,17 @@ def check_free(folder: Path, overwrite: bool) -> None:
             f"{folder} holds files that are not a dictionary, so it is not overwritten; "
             "choose another folder"
         )
+
+
+def view_of(folder: Path) -> Path:
+    """Where the explorer keeps what belongs to a dictionary."""
+    whole = folder.resolve()
+    return whole.parent / f".{whole.name}{VIEW_SUFFIX}"
+
+
+def is_view(path: Path) -> bool:
+    """Whether a folder is such a place."""
+    return path.name.startswith(".") and path.name.endswith(VIEW_SUFFIX)
 
 
 def looks_like_a_dictionary(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 /** About: what is open, what it is made of, what this browser can do. */
 import { html, useMemo } from "app/html";
 import { useLoaded } from "app/api";
+import { embedded } from "app/embedded";
 import { about, dictionaries, loadDictionary } from "app/state";
 import { cannotDraw, gpu } from "app/gl";
 import { count, fixed, significant } from "app/format";
@@ -17,9 +18,9 @@ export function AboutPage() {
     ["models", (a.models ?? []).map((m) => `${plain(m.name, 60)}: ${plain(m.status, 20)}${m.reason ? `, ${plain(m.reason, 100)}` : ""}`).join("; ") || "none"], ["browser", navigator.userAgent],
   ];
   return html`<div class="page narrow"><h1>About</h1><p>exemplars reads the activations of a model as regions: each is all that lies nearer to one observed activation, its exemplar, than to any other. Nothing on these pages is fetched from elsewhere, and nothing leaves this machine.</p>
-    <${Section} title="Dictionaries" id="provenance">${() => (all.data ?? []).map((d) => html`<div class="provenance" key=${d.slug}><h3>${plain(d.title || d.slug, 100)}</h3><${Table} caption=${`Provenance of ${plain(d.title || d.slug, 60)}`} head=${["", ""]} rows=${provenance(d)} /></div>`)}</${Section}>
+    <${Section} title="Dictionaries" id="provenance">${() => (all.data ?? []).map((d) => html`<div class="provenance" key=${d.slug}><h3>${plain(d.title || d.slug, 100)}</h3><${Table} caption=${`Provenance of ${plain(d.slug, 60)}`} head=${["what", "value"]} rows=${provenance(d)} /></div>`)}</${Section}>
     <${Section} title="This session" id="diagnostics" actions=${html`<${CopyButton} label="copy" text=${() => rows.map((r) => r.join(": ")).join("\n")} />`}>${() => html`<${Table} caption="Diagnostics" head=${["what", "value"]} rows=${rows} />`}</${Section}>
-    <${Section} title="Licences" id="licences">${() => html`<p>exemplars is under the MIT licence. The page uses Preact and its signals (MIT) and htm (Apache-2.0); their texts are in <a href="static/vendor/LICENSES.txt">LICENSES.txt</a>. Colour tables are from matplotlib (CC0).</p>`}</${Section}></div>`;
+    <${Section} title="Licences" id="licences">${() => html`<p>exemplars is under the MIT licence. The page uses Preact and its signals (MIT) and htm (Apache-2.0)${embedded ? "." : "; "}${embedded ? "" : html`their texts are in <a href="static/vendor/LICENSES.txt">LICENSES.txt</a>. `} Colour tables are from matplotlib (CC0).</p>`}</${Section}></div>`;
 }
 
 const provenance = (d) => [

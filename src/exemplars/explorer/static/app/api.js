@@ -17,12 +17,14 @@ export class ApiError extends Error {
   }
 }
 
-/** Takes the token out of the address (`#t=…`) into the storage of this origin. */
+/** Takes the token out of the address (`#t=…`) into the storage of this origin.
+ * @returns {boolean} Whether there was one. */
 export function keepToken() {
   const found = /^#t=([\w-]+)(?:&(.*))?$/.exec(location.hash);
-  if (!found) return;
+  if (!found) return false;
   localStorage.setItem(TOKEN, found[1]);
   history.replaceState(null, "", found[2] ? "#" + found[2] : "#/");
+  return true;
 }
 
 async function ask(path, { method = "GET", body, signal: abort, headers = {} } = {}) {

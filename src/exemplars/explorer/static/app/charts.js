@@ -1,5 +1,5 @@
 /** Charts in SVG: few marks, labelled where they stand, numbers on the axes. */
-import { html, useState } from "app/html";
+import { html, useLayoutEffect, useRef, useState } from "app/html";
 import { compact, significant } from "app/format";
 
 /** About n round numbers that span [lo, hi]. */
@@ -24,32 +24,44 @@ const scale = (lo, hi, a, b, log) => {
   return (x) => a + ((f(x) - l) / (h - l || 1)) * (b - a);
 };
 
-const W = 640;
+/** An SVG as wide as its place, so that its text has the size of the page's.
+ * @param {{name: string, height: number, children: (width: number) => any}} props */
+function Plot({ name, height, class: more = "", children, ...rest }) {
+  const ref = useRef(null);
+  const [width, setWidth] = useState(0);
+  useLayoutEffect(() => {
+    const watch = new ResizeObserver(([entry]) => setWidth(Math.round(entry.contentRect.width)));
+    watch.observe(ref.current);
+    setWidth(Math.round(ref.current.getBoundingClientRect().width));
+    return () => watch.disconnect();
+  }, []);
+  return html`<div class="plot" ref=${ref}><svg class=${`chart ${more}`} width=${width} height=${height} role="img" aria-label=${name} ...${rest}>${width > 0 ? children(width) : null}</svg></div>`;
+}
 
 /** Bars over `bins` edges. `mark` draws a line at a value, `at` fills the bar of one.
  * @param {{bins: number[], counts: number[], mark?: number, markName?: string, at?: number | null, unit?: string, name: string}} props */
 export function Histogram({ bins, counts, mark, markName, at = null, unit = "", name, height = 120, onPick }) {
   const [over, setOver] = useState(null);
   const H = height, base = H - 22, most = Math.max(1, ...counts);
-  const x = scale(bins[0], bins[bins.length - 1], 4, W - 4);
   const shown = over ?? (at === null ? null : counts.findIndex((_, i) => at >= bins[i] && at <= bins[i + 1]));
-  return html`<svg class="chart" viewBox=${`0 0 ${W} ${H}`} role="img" aria-label=${name} onMouseLeave=${() => setOver(null)}>
-    <line class="axis" x1="4" x2=${W - 4} y1=${base} y2=${base} />
+  return html`<${Plot} name=${name} height=${H} onMouseLeave=${() => setOver(null)}>${(W) => {
+    const x = scale(bins[0], bins[bins.length - 1], 4, W - 4);
+    return html`<line class="axis" x1="4" x2=${W - 4} y1=${base} y2=${base} />
     ${counts.map((n, i) => html`<g key=${i} onMouseEnter=${() => setOver(i)} onClick=${() => onPick?.(bins[i], bins[i + 1])} class=${onPick ? "pickable" : ""}>
       <rect class="hit" x=${x(bins[i])} width=${Math.max(0, x(bins[i + 1]) - x(bins[i]))} y="0" height=${base} />
       <rect class=${i === shown ? "bar lit" : "bar"} x=${x(bins[i]) + 0.5} width=${Math.max(0.5, x(bins[i + 1]) - x(bins[i]) - 1)}
         y=${base - (n / most) * (base - 16)} height=${(n / most) * (base - 16)} /></g>`)}
-    ${ticks(bins[0], bins[bins.length - 1], 6).map((v) => html`<text key=${v} class="tick" x=${x(v)} y=${H - 6} text-anchor="middle">${significant(v)}</text>`)}
+    ${ticks(bins[0], bins[bins.length - 1], W / 90).map((v) => html`<text key=${v} class="tick" x=${x(v)} y=${H - 6} text-anchor="middle">${significant(v)}</text>`)}
     ${mark !== undefined ? html`<g><line class="mark" x1=${x(mark)} x2=${x(mark)} y1="2" y2=${base} /><text class="tick strong" x=${x(mark) + 5} y="12">${markName}</text></g>` : null}
     ${shown !== null && shown >= 0 ? html`<text class="tick strong" x="6" y="12">${compact(counts[shown])} at ${significant(bins[shown])}–${significant(bins[shown + 1])} ${unit}</text>` : null}
-    ${unit ? html`<text class="tick" x=${W - 4} y=${base - 6} text-anchor="end">${unit}</text>` : null}
-  </svg>`;
+    ${unit ? html`<text class="tick" x=${W - 4} y=${base - 6} text-anchor="end">${unit}</text>` : null}`;
+  }}</${Plot}>`;
 }
 
 /** Lines with their names at their ends.
  * @param {{series: {name: string, x: number[], y: number[], soft?: boolean}[], logX?: boolean, logY?: boolean, xName: string, yName: string, name: string}} props */
 export function Lines({ series, logX, logY, xName, yName, name, height = 260, write = compact }) {
-  const H = height, left = 56, right = W - 110, top = 14, base = H - 34;
+  const H = height, left = 56, top = 14, base = H - 34;
   const ok = (v, log) => Number.isFinite(v) && (!log || v > 0);
   const drawn = series.map((s) => ({ ...s, points: s.x.map((v, i) => [v, s.y[i]]).filter(([a, b]) => ok(a, logX) && ok(b, logY)) })).filter((s) => s.points.length);
   if (!drawn.length) return html`<p class="empty">There is nothing to draw.</p>`;
@@ -60,19 +72,22 @@ export function Lines({ series, logX, logY, xName, yName, name, height = 260, wr
     return log ? [lo, hi] : [Math.min(0, lo), hi];
   };
   const [x0, x1] = bounds(0, logX), [y0, y1] = bounds(1, logY);
-  const x = scale(x0, x1, left, right, logX), y = scale(y0, y1, base, top, logY);
-  const xs = logX ? logTicks(x0, x1) : ticks(x0, x1, 5), ys = logY ? logTicks(y0, y1) : ticks(y0, y1, 4);
+  const y = scale(y0, y1, base, top, logY), ys = logY ? logTicks(y0, y1) : ticks(y0, y1, 4);
   const ends = spread(drawn.map((s) => y(s.points[s.points.length - 1][1])), 13, top, base);
-  return html`<svg class="chart" viewBox=${`0 0 ${W} ${H}`} role="img" aria-label=${name}>
-    ${ys.map((v) => html`<g key=${"y" + v}><line class="grid" x1=${left} x2=${right} y1=${y(v)} y2=${y(v)} /><text class="tick" x=${left - 6} y=${y(v) + 4} text-anchor="end">${write(v)}</text></g>`)}
+  return html`<${Plot} name=${name} height=${H}>${(W) => {
+    const right = W - 120, x = scale(x0, x1, left, right, logX), xs = logX ? logTicks(x0, x1) : ticks(x0, x1, W / 130);
+    return html`${ys.map((v) => html`<g key=${"y" + v}><line class="grid" x1=${left} x2=${right} y1=${y(v)} y2=${y(v)} /><text class="tick" x=${left - 6} y=${y(v) + 4} text-anchor="end">${write(v)}</text></g>`)}
     ${xs.map((v) => html`<text key=${"x" + v} class="tick" x=${x(v)} y=${base + 16} text-anchor="middle">${compact(v)}</text>`)}
     <text class="tick" x=${right} y=${H - 4} text-anchor="end">${xName}</text><text class="tick" x="2" y="10">${yName}</text>
     <line class="axis" x1=${left} x2=${right} y1=${base} y2=${base} />
     ${drawn.map((s, i) => html`<g key=${s.name} class=${`series s${i % 8} ${s.soft ? "soft" : ""}`}>
       <path d=${"M" + thin(s.points).map(([a, b]) => `${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("L")} />
-      <text class="tick strong" x=${right + 6} y=${ends[i] + 4}>${s.name}</text></g>`)}
-  </svg>`;
+      <text class="tick strong" x=${right + 6} y=${ends[i] + 4}>${s.name}</text></g>`)}`;
+  }}</${Plot}>`;
 }
+
+/** Charts without text are stretched to their place. */
+const W = 640;
 
 /** A line too small for axes. */
 export function Spark({ values, marks = [], line, name, at = null, height = 40, onPick }) {
@@ -98,16 +113,17 @@ export function Spark({ values, marks = [], line, name, at = null, height = 40, 
 
 /** Points, with lines at zero where the axes hold it. */
 export function Scatter({ points, xName, yName, name, onPick, height = 260 }) {
-  const H = height, left = 48, right = W - 10, top = 12, base = H - 32;
+  const H = height, left = 48, top = 12, base = H - 32;
   const xs = points.map((p) => p.x), ys = points.map((p) => p.y);
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-  const x = scale(x0, x1, left, right), y = scale(y0, y1, base, top);
-  return html`<svg class="chart" viewBox=${`0 0 ${W} ${H}`} role="img" aria-label=${name}>
-    ${ticks(y0, y1, 4).map((v) => html`<g key=${"y" + v}><line class="grid" x1=${left} x2=${right} y1=${y(v)} y2=${y(v)} /><text class="tick" x=${left - 6} y=${y(v) + 4} text-anchor="end">${significant(v)}</text></g>`)}
+  const y = scale(y0, y1, base, top);
+  return html`<${Plot} name=${name} height=${H}>${(W) => {
+    const right = W - 10, x = scale(x0, x1, left, right);
+    return html`${ticks(y0, y1, 4).map((v) => html`<g key=${"y" + v}><line class="grid" x1=${left} x2=${right} y1=${y(v)} y2=${y(v)} /><text class="tick" x=${left - 6} y=${y(v) + 4} text-anchor="end">${significant(v)}</text></g>`)}
     ${ticks(x0, x1, 5).map((v) => html`<text key=${"x" + v} class="tick" x=${x(v)} y=${base + 15} text-anchor="middle">${significant(v)}</text>`)}
     <text class="tick" x=${right} y=${H - 3} text-anchor="end">${xName}</text><text class="tick" x="2" y="9">${yName}</text>
-    ${points.map((p, i) => html`<circle key=${i} class=${`point ${p.kind ?? ""}`} cx=${x(p.x)} cy=${y(p.y)} r="2.4" onClick=${() => onPick?.(p)}><title>${p.name}</title></circle>`)}
-  </svg>`;
+    ${points.map((p, i) => html`<circle key=${i} class=${`point ${p.kind ?? ""}`} cx=${x(p.x)} cy=${y(p.y)} r="2.4" onClick=${() => onPick?.(p)}><title>${p.name}</title></circle>`)}`;
+  }}</${Plot}>`;
 }
 
 /** Shares of one row: a bar cut in parts, widest first. */

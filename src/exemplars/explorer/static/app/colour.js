@@ -8,9 +8,20 @@ export const UNKNOWN = 255;
 
 /** @typedef {{column: string, steps: Uint8Array, lo: number, hi: number, log: boolean, clipped: boolean, unknown: number, table: string}} Colouring */
 
+/** Coherence of one member is 1 whatever the member: it says nothing, so it is not coloured. */
+const NEEDS_TWO = ["coherence", "mean_dist_theta", "p95_dist_theta"];
+
+/** A column with the values left out that say nothing.
+ * @param {Record<string, any>} columns */
+export function telling(columns, column) {
+  const values = columns[column], members = columns.member_count;
+  if (!members || !NEEDS_TWO.includes(column)) return values;
+  return Float32Array.from(values, (v, i) => (members[i] > 1 ? v : NaN));
+}
+
 /** Scales a column between its 1st and 99th percentiles (all of it where it is short).
  * @param {string} column @param {ArrayLike<number>} values @returns {Colouring} */
-export function colouring(column, values, table = "cividis") {
+export function colouring(column, values, table = "viridis") {
   const log = Boolean(COLUMNS[column]?.log);
   const f = log ? (x) => Math.log(x + 1) : (x) => x;
   const known = Float64Array.from(values).filter(Number.isFinite).sort();
@@ -39,7 +50,7 @@ export function Legend({ of }) {
   return html`<figure class="legend"><figcaption>${columnName(of.column)}</figcaption>
     <svg viewBox="0 0 160 10" preserveAspectRatio="none" aria-hidden="true"><defs><linearGradient id=${id}>${stops.map((c, i) => html`<stop key=${i} offset=${i / 16} stop-color=${c} />`)}</linearGradient></defs><rect width="160" height="10" fill=${`url(#${id})`} /></svg>
     <div class="numbers"><span>${of.clipped ? "≤ " : ""}${said(of.lo)}</span><span>${said(middle)}</span><span>${of.clipped ? "≥ " : ""}${said(of.hi)}</span></div>
-    ${of.unknown ? html`<div class="numbers"><span><i class="swatch unknown" /> unknown</span></div>` : null}</figure>`;
+    ${of.unknown ? html`<div class="numbers"><span><i class="swatch unknown" /> ${NEEDS_TWO.includes(of.column) ? "one member" : "unknown"}</span></div>` : null}</figure>`;
 }
 
 /** 256 RGBA pixels: the table, and a grey for the unknown. @param {string} table @param {number[]} unknown RGB */

@@ -33,7 +33,7 @@ function Drift({ one, two, summary, asked }) {
   });
   const counts = useMemo(() => (columns.data ? recount(columns.data, cutoff, summary) : summary.counts), [columns.data, cutoff]);
   useEffect(() => {
-    const timer = setTimeout(() => setQuery({ cutoff }), 400);
+    const timer = setTimeout(() => route.peek().path[0] === "drift" && setQuery({ cutoff }), 400);
     return () => clearTimeout(timer);
   }, [cutoff]);
   const titles = [one, two].map((x) => plain(x.title || x.slug, 50));
@@ -48,17 +48,15 @@ function Drift({ one, two, summary, asked }) {
     <${SameText} one=${one} two=${two} titles=${titles} /></div>`;
 }
 
-/** kept: matched one to one at the cutoff or above; moved: a best match that good, but not one to one. */
+/** kept: matched one to one, no farther than the cutoff; moved: matched, but farther. A pair no better than chance is none. */
 function recount(c, cutoff, summary) {
-  let kept = 0, moved = 0, introduced = 0;
-  for (let i = 0; i < c.cos_a.length; i++) {
-    if (c.match_b[i] >= 0 && c.match_cos[i] >= cutoff) kept++;
-    else if (c.cos_a[i] >= cutoff) moved++;
+  let kept = 0, moved = 0;
+  for (let i = 0; i < c.match_b.length; i++) {
+    if (c.match_b[i] < 0 || !(c.match_cos[i] > (c.match_chance?.[i] ?? -2))) continue;
+    if (c.match_cos[i] >= cutoff) kept++;
+    else moved++;
   }
-  const taken = new Set();
-  c.match_b.forEach((b, i) => { if (b >= 0 && c.match_cos[i] >= cutoff) taken.add(b); });
-  for (let j = 0; j < c.cos_b.length; j++) if (!taken.has(j) && c.cos_b[j] < cutoff) introduced++;
-  return cutoff === summary.cutoff ? summary.counts : { kept, moved, dropped: c.cos_a.length - kept - moved, introduced };
+  return { kept, moved, dropped: c.match_b.length - kept - moved, introduced: summary.k_b - kept - moved };
 }
 
 const binned = (values) => {

@@ -14,6 +14,7 @@ function carried(data) {
     },
     async binary(asked) {
       const path = asked.replace(/^\//, "");
+      if (/\/regions\?.*view=ids/.test(path)) return Uint32Array.from(listed(data, `${path}&_size=1000000`).rows, (row) => row.id).buffer;
       const text = data.binary[path] ?? data.binary[path.split("?")[0]] ?? missing();
       const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
       const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
@@ -45,12 +46,27 @@ function listed(data, path) {
   return found[2] === "regions" ? chosen(rows, query) : searched(rows, query);
 }
 
-/** A section of a region's page, out of the region's whole record. */
+/** A region, or a section of its page, out of the region's whole record. */
 function section(data, path) {
-  const found = /^(d\/[^/]+\/regions\/[^/?]+)(?:\/(\w+))?/.exec(path);
-  if (!found) return null;
-  const record = data.json[`${found[1]}?_extra=members,lens,neighbours,resolution,tokens,histogram`];
-  return record && found[2] ? record[found[2]] : record;
+  const found = /^(d\/[^/]+\/regions\/[^/?]+)(?:\/(\w+))?(?:\?(.*))?/.exec(path);
+  const record = found && data.json[`${found[1]}?_extra=members,lens,neighbours,resolution,tokens,histogram`];
+  if (!record) return null;
+  const query = new URLSearchParams(found[3] ?? "");
+  if (!found[2]) return { ...record, lens: (record.lens?.promoted ?? []).map((t) => t.text ?? t)};
+  const part = record[found[2]];
+  if (part?.error) throw Object.assign(new Error(part.error), { status: 409 });
+  if (found[2] === "members") return members(part, query.get("kind") ?? "nearest", query.get("band"));
+  if (found[2] === "lens" && part && query.get("direction") !== part.direction) missing();
+  return part;
+}
+
+/** The kept members of one tab. */
+function members(part, kind, band) {
+  if (!part) return null;
+  const [lo, hi] = (band ?? "0-1").split("-").map(Number);
+  const rows = kind === "band" ? part.rows.filter((m) => m.theta_ratio >= lo && m.theta_ratio < hi)
+    : part.rows.filter((m) => (m.ranks?.[kind] ?? -1) >= 0).sort((a, b) => a.ranks[kind] - b.ranks[kind]);
+  return { ...part, rows: rows.slice(0, 20), count: rows.length, next: null };
 }
 
 const text = (row) => `${row.id} ${row.label ?? ""} ${row.token?.text ?? ""} ${row.context?.text ?? ""}`.toLowerCase();

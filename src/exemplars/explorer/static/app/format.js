@@ -14,6 +14,8 @@ export const significant = (x, digits = 3) =>
 export const theta = (x) => or(x, (v) => `${v.toFixed(2)} θ`);
 export const percent = (x, digits = 1) =>
   or(x, (v) => (v > 0 && v * 100 < 10 ** -digits ? `< ${(10 ** -digits).toFixed(digits)} %` : `${(v * 100).toFixed(digits)} %`));
+/** "the 2nd percentile" is a place in an order; θ's percentile is a number, so it is said as one. */
+export const atPercentile = (p) => (isNumber(p) ? `percentile ${significant(p)}` : "");
 export const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
 
 /** What a column of the dictionary is called, and how its values are written. */

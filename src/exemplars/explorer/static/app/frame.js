@@ -1,13 +1,13 @@
 /** What stands around every page: the bar, search, commands, help, inspector, tray. */
 import { html, signal, useEffect, useRef, useState } from "app/html";
 import { cached, preparing, reconnect, server } from "app/api";
-import { about, announced, current, dark, dictionaries, hovered, select, selected, shortcuts, slug, theme, togglePin, tray, MOST_PINNED } from "app/state";
+import { announced, current, dark, dictionaries, hovered, loadRegion, regionPath, select, selected, shortcuts, slug, theme, togglePin, tray, MOST_PINNED } from "app/state";
 import { go, href, route } from "app/router";
 import { KEY_MAP, useKeys } from "app/keys";
 import { Dialog, Icon, IconButton } from "app/ui";
 import { count, plural } from "app/format";
 import { Token, plain } from "app/text";
-import { Inspected } from "app/card";
+import { Inspected, pinOf } from "app/card";
 
 /** Which dialog is open: "palette", "help", or null. */
 export const opened = signal(null);
@@ -169,9 +169,10 @@ function Help() {
 
 /** The region that is pointed at, or else the one chosen. */
 export function Inspector({ hint = "Point at a region, or choose one with the keyboard, to see it here." }) {
-  const p = hovered.value ?? selected.value;
-  return html`<aside class="inspector" aria-label="Inspector">${p ? html`<${Inspected} d=${p.d} id=${p.id} />` : html`<p class="empty">${hint}</p>`}
-    ${selected.value ? html`<p class="row"><button type="button" class="quiet" onClick=${() => select(null, null)}>let go of region ${selected.value.id}</button></p>` : null}</aside>`;
+  const here = (x) => (x !== null && (slug.value === null || x.d === slug.value) ? x : null);
+  const p = here(hovered.value) ?? here(selected.value);
+  return html`<aside class="inspector" aria-label="Inspector">${p ? html`<${Inspected} d=${p.d} id=${p.id} />` : html`<div class="hint">${hint}</div>`}
+    ${here(selected.value) ? html`<p class="row"><button type="button" class="quiet" onClick=${() => select(null, null)}>let go of region ${selected.value.id}</button></p>` : null}</aside>`;
 }
 
 function Tray() {
@@ -213,13 +214,33 @@ function Banner() {
 const Preparing = () => preparing.value ? html`<p class="preparing" role="status">${preparing.value.stage ?? "Preparing the view cache"}${
   preparing.value.progress ? ` ${Math.round(preparing.value.progress * 100)} %` : ""} …</p>` : null;
 
+/** What keys do to the region that is pointed at or chosen; the page of a region has its own. */
+function subjectKeys() {
+  const subject = () => [hovered.peek(), selected.peek()].find((p) => p !== null && p.d === slug.peek()) ?? null;
+  const open = (id) => id !== undefined && id !== null && go(href(["d", slug.peek(), "r", id]));
+  const near = async (k) => {
+    const p = subject();
+    if (!p) return;
+    const { rows } = await cached(`${regionPath(p.d, p.id)}/neighbours?k=8`);
+    if (rows[k]) select(p.d, rows[k].id);
+  };
+  return {
+    o: () => open(subject()?.id),
+    p: async () => {
+      const p = subject();
+      if (p) togglePin(pinOf(p.d, await loadRegion(p.d, p.id)));
+    },
+    l: () => open(subject()?.id), "[": () => near(0), "]": () => near(1),
+  };
+}
+
 /** @param {{children: any}} props */
 export function Frame({ children }) {
   const page = (key) => () => slug.peek() !== null && go(href(key ? ["d", slug.peek(), key] : ["d", slug.peek()]));
   useKeys({
     "mod+k": () => { opened.value = opened.peek() === "palette" ? null : "palette"; }, "?": () => { opened.value = "help"; },
     v: page(""), s: page("sphere"), m: page("map"), r: page("regions"), t: page("text"), g: page("growth"),
-    Escape: () => { select(null, null); hovered.value = null; },
+    Escape: () => { select(null, null); hovered.value = null; }, ...subjectKeys(),
   });
   const main = useRef(null);
   const where = route.value.path.join("/");

@@ -1,7 +1,7 @@
 /** All open dictionaries, and how they are related. */
 import { html } from "app/html";
 import { useLoaded } from "app/api";
-import { dictionaries, loadDictionary } from "app/state";
+import { about, dictionaries, loadDictionary } from "app/state";
 import { href } from "app/router";
 import { count, compact, fixed } from "app/format";
 import { describe } from "app/dictionary";
@@ -12,7 +12,7 @@ import { TinySphere } from "app/sphere-view";
 function Card({ x }) {
   return html`<a class="card dictionary" href=${href(["d", x.slug])}>
     <${TinySphere} d=${x} />
-    <div><h2>${plain(x.title || x.slug, 80)}</h2><p class="note">${describe(x).map((s) => plain(s, 60)).join(" · ")}</p>
+    <div><h2>${plain(x.title || x.slug, 80)}</h2>${dictionaries.value.some((y) => y.slug !== x.slug && y.title === x.title) ? html`<p class="key">${plain(x.slug, 60)}</p>` : null}<p class="note">${describe(x).map((s) => plain(s, 60)).join(" · ")}</p>
       <dl class="facts"><div><dt>regions</dt><dd>${count(x.k)}</dd></div><div><dt>θ</dt><dd>${fixed(x.theta, 3)}</dd></div>
         <div><dt>percentile</dt><dd>${x.percentile ?? "–"}</dd></div><div><dt>tokens seen</dt><dd>${compact(x.tokens_seen)}</dd></div></dl></div></a>`;
 }
@@ -34,7 +34,9 @@ function Relations() {
 
 export function Home() {
   const all = dictionaries.value;
+  const file = about.value?.export;
   return html`<div class="page"><h1>${all.length === 1 ? "One dictionary" : `${count(all.length)} dictionaries`}</h1>
+    ${file ? html`<p class="note">A file of ${count(file.regions)} of ${count(file.of)} regions, made ${plain(file.created, 30)}. ${(file.left_out ?? []).map((s) => plain(s, 300)).join(" ")}</p>` : null}
     <div class="cards wide">${all.map((x) => html`<${Card} key=${x.slug} x=${x} />`)}</div>
     ${all.length > 1 ? html`<${Section} title="Relations" id="relations">${() => html`<${Relations} />`}</${Section}>` : null}</div>`;
 }

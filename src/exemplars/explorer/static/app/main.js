@@ -57,10 +57,10 @@ function App() {
 }
 
 keepToken();
+addEventListener("hashchange", () => keepToken() && loadAbout()); // before the router, which then sees the address without it
 startTheme();
 startRouter();
 startKeys();
-addEventListener("hashchange", keepToken);
 const root = document.getElementById("app");
 root.replaceChildren();
 render(html`<${App} />`, root);

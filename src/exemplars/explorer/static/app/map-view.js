@@ -27,7 +27,7 @@ function loadLayout({ slug, fingerprint }, name) {
 export function MapPicture({ d, of, columns, small = false, layout = "unrolled", passage, ...rest }) {
   const answer = useLoaded(`${d.slug}/${d.fingerprint}/${layout}`, () => loadLayout(d, layout));
   const scene = useMemo(() => (answer.data ? new MapScene(answer.data.xy, columns.member_count ?? [], answer.data.about.aspect ?? 2.05) : null), [answer.data]);
-  const labels = useMemo(() => (answer.data?.about.labels ?? []).map((l) => ({ id: l.id, text: l.text, ...(l.x === undefined ? {} : { xy: [l.x, l.y] }) })), [answer.data]);
+  const labels = useMemo(() => (answer.data?.about.labels ?? []).map((l) => ({ id: l.id, text: l.text, ...(l.x === undefined ? {} : { xy: [l.x / 65535, l.y / 65535] }) })), [answer.data]);
   if (answer.error) return html`<div class="picture undrawn"><${Problem} error=${answer.error} /></div>`;
   if (!scene) return html`<${Waiting} what="Loading the map" />`;
   const { about } = answer.data;

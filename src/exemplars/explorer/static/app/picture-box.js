@@ -10,10 +10,12 @@ import { count } from "app/format";
 import { Name } from "app/card";
 import { plain } from "app/text";
 
+const NONE = [];
+
 /** @param {{d: any, scene: any, colouring: any, name: string, filter?: any, onCamera?: (text: string) => void, camera?: string,
  *   labels?: any, still?: boolean, small?: boolean, members?: ArrayLike<number>, passage?: number[], points?: number[][],
  *   onOver?: (id: number | null, gap: boolean) => void, onBox?: (ids: number[]) => void, children?: any, list?: boolean}} props */
-export function PictureBox({ d, scene, colouring, name, filter = null, onCamera, camera, labels, still = false, small = false, members, passage = [], points = [], onOver, onBox, onChoose, children, list = true }) {
+export function PictureBox({ d, scene, colouring, name, filter = null, onCamera, camera, labels, still = false, small = false, members, passage = NONE, points = NONE, onOver, onBox, onChoose, children, list = true }) {
   const canvas = useRef(null);
   const picture = useRef(/** @type {Picture | null} */ (null));
   const [state, setState] = useState(null);
@@ -71,7 +73,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       ${broken ? html`<p class="problem over">Cannot draw because ${broken}.</p>` : null}
       ${gap ? html`<p class="over note gap-note">outside every region</p>` : null}</div>
     ${children}
-    ${colouring && !still ? html`<${Legend} of=${colouring} />` : null}
+    ${colouring && !still && !small ? html`<${Legend} of=${colouring} />` : null}
     ${state && !still && state.shown < state.of ? html`<p class="status" role="status">${count(state.shown)} of ${count(state.of)} while moving</p>` : null}
     ${list && !still && !small ? html`<${InView} d=${d} scene=${scene} members=${members} picture=${picture.current} drawn=${drawn} />` : null}</div>`;
 }
@@ -136,16 +138,27 @@ function InView({ d, scene, members, picture, drawn }) {
       <${Name} row=${row} /><span class="num">${count(row.member_count)}</span></li>`)}</ul></section>`;
 }
 
+/** Regions by members, the largest first, sorted once for each column.
+ * @type {WeakMap<object, Uint32Array>} */
+const orders = new WeakMap();
+
+function bySize(members, k) {
+  if (!members) return Uint32Array.from({ length: k }, (_, i) => i);
+  if (!orders.has(members)) orders.set(members, Uint32Array.from({ length: k }, (_, i) => i).sort((a, b) => members[b] - members[a] || a - b));
+  return orders.get(members);
+}
+
+/** The fifty largest regions in view, or of all where there is no picture. */
 function largest(scene, members, picture) {
-  const seen = [];
-  for (let id = 0; id < scene.k; id++) {
-    if (!picture) seen.push(id);
-    else {
+  const out = [];
+  for (const id of bySize(members, scene.k)) {
+    if (picture) {
       const at = scene.kind === "slice" && !scene.byId.has(id) ? null : scene.place(id, picture.view);
-      if (at && at[0] >= 0 && at[1] >= 0 && at[0] <= picture.width && at[1] <= picture.height) seen.push(id);
+      if (!at || at[0] < 0 || at[1] < 0 || at[0] > picture.width || at[1] > picture.height) continue;
     }
+    if (out.push(id) === 50) break;
   }
-  return seen.sort((a, b) => (members?.[b] ?? 0) - (members?.[a] ?? 0) || a - b).slice(0, 50);
+  return out;
 }
 
 /** Names on the picture, the first that fit. They are text of the page, not of the canvas. */
@@ -158,7 +171,8 @@ function Labels({ labels, scene, picture, drawn, d }) {
       if (out.length >= 60) break;
       const at = label.y3 ? scene.placeOf(label.y3, p.view) : label.xy ? scene.placeOf(label.xy, p.view) : scene.place(label.id, p.view);
       if (!at || at[0] < 0 || at[1] < 0 || at[0] > p.width || at[1] > p.height) continue;
-      const text = plain(label.text, 26);
+      const text = plain(label.text, 26).trim();
+      if (!text) continue;
       const w = text.length * 6.4 + 10, h = 17;
       const box = [at[0] - w / 2, at[1] - h / 2, at[0] + w / 2, at[1] + h / 2];
       if (box[0] < 0 || box[2] > p.width || taken.some((b) => box[0] < b[2] && box[2] > b[0] && box[1] < b[3] && box[3] > b[1])) continue;

@@ -148,7 +148,7 @@ export class Picture {
   drawGeometry(card, last) {
     const large = this.scene.k > 20000;
     const level = this.moving ? this.level : last;
-    const fine = this.moving || this.ratio >= 2 || (card.software && large) ? 1 : 2;
+    const fine = this.moving || this.ratio >= 2 || (card.software && (large || this.scene.span > 0)) ? 1 : 2;
     const target = this.target(card, fine);
     const from = this.from ?? 0;
     card.into(target, { clear: from === 0 });
@@ -166,7 +166,7 @@ export class Picture {
     const per = this.ratio * fine;
     return {
       turn: this.scene.camera.matrix, middle: [GUARD + (this.canvas.width / 2) * fine, GUARD + (this.canvas.height / 2) * fine],
-      scale: scale * per, size: [target.width, target.height], fine: per, guard: GUARD, view: this.view,
+      scale: scale * per, span: 0, size: [target.width, target.height], fine: per, guard: GUARD, view: this.view,
     };
   }
 
@@ -184,7 +184,7 @@ export class Picture {
     const scale = (this.scene.camera.scale?.(this.view) ?? 1) * this.ratio;
     card.use("resolve", {
       fine: this.fine, taps: this.fine === 2 ? 4 : 1, guard: [GUARD, GUARD], scale, middle: [width / 2, height / 2],
-      round: this.scene.round, walls: this.scene.walls, wallWidth: this.scene.wallWidth, over: (this.marks.over ?? -1) + 1, chosen: (this.marks.chosen ?? -1) + 1,
+      round: this.scene.round, ball: this.scene.round && !this.scene.span, walls: this.scene.walls, wallWidth: this.scene.wallWidth, over: (this.marks.over ?? -1) + 1, chosen: (this.marks.chosen ?? -1) + 1,
       ink: theme.wall, paper: theme.paper, accent: theme.accent, gap: theme.gap, filtered: this.filter !== null,
     }, { ids: this.targets[this.fine].ids, steps: t.steps, flags: t.flags, lut: t.lut, geometry: this.scene.geometry(card, this.made) });
     gl.bindVertexArray(card.empty);
@@ -210,10 +210,28 @@ export class Picture {
     c.scale(ratio, ratio);
     c.lineWidth = 1.5;
     if (scene.round) {
-      c.strokeStyle = rgb(theme.line);
+      c.strokeStyle = rgb(theme.soft);
       c.beginPath();
       c.arc(view.width / 2, view.height / 2, scene.camera.scale(view), 0, 7);
       c.stroke();
+    }
+    if (scene.span > 0) {
+      const { width, height } = view, r = (Math.acos(scene.cover) / scene.span) * scene.camera.scale(view);
+      c.setLineDash([5, 4]);
+      for (const [line, style] of [[3, "#0008"], [1.5, "#fff"]]) {
+        c.lineWidth = line;
+        c.strokeStyle = style;
+        c.beginPath();
+        c.arc(width / 2, height / 2, r, 0, 7);
+        c.stroke();
+      }
+      c.setLineDash([]);
+      c.font = "600 13px sans-serif";
+      c.lineWidth = 3;
+      c.strokeStyle = "#0008";
+      c.strokeText("θ", width / 2 + r * 0.71 + 4, height / 2 - r * 0.71 - 4);
+      c.fillStyle = "#fff";
+      c.fillText("θ", width / 2 + r * 0.71 + 4, height / 2 - r * 0.71 - 4);
     }
     for (const id of this.marks.arcs) {
       const line = scene.round ? great(scene, this.marks.over ?? this.marks.chosen, id, view) : straight(scene, this.marks.over ?? this.marks.chosen, id, view);
@@ -419,6 +437,6 @@ function themeColours() {
     return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
   };
   return {
-    ink: read("--ink"), wall: read("--wall"), paper: read("--surface"), accent: read("--accent"), gap: read("--gap"), line: read("--line-strong"), unknown: read("--unknown"),
+    ink: read("--ink"), soft: read("--rim"), wall: read("--wall"), paper: read("--surface"), accent: read("--accent"), gap: read("--gap"), unknown: read("--unknown"),
   };
 }

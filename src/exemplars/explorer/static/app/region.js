@@ -4,7 +4,7 @@ import { useGet, getJson } from "app/api";
 import { announced, lastList, regionPath, select, togglePin } from "app/state";
 import { go, href } from "app/router";
 import { useKeys } from "app/keys";
-import { count, fixed, isNumber, percent, significant, theta } from "app/format";
+import { atPercentile, count, fixed, isNumber, percent, significant, theta } from "app/format";
 import { Histogram, Shares } from "app/charts";
 import { Badge, Choice, Empty, Figure, Loaded, RegionLink, Section } from "app/ui";
 import { LabelEditor, Name, PinButton, PythonButton, nameOf, pinOf, pythonFor } from "app/card";
@@ -66,7 +66,7 @@ function Page({ d, row }) {
     ${labelling ? html`<${LabelEditor} d=${d.slug} row=${fresh} onDone=${done} />` : null}
     <dl class="figures"><${Figure} name="members" value=${count(row.member_count)} note=${percent(row.share, 2)} /><${Figure} name="coherence" value=${fixed(row.coherence, 3)} />
       <${Figure} name="mean distance" value=${theta(row.dist_theta?.mean ?? row.mean_dist_theta)} /><${Figure} name="95th percentile" value=${theta(row.dist_theta?.p95 ?? row.p95_dist_theta)} />
-      <${Figure} name="founded at token" value=${count(row.first_seen)} /><${Figure} name="θ" value=${fixed(d.theta, 3)} note=${d.percentile ? `${d.percentile}th percentile` : ""} /></dl>
+      <${Figure} name="founded at token" value=${count(row.first_seen)} /><${Figure} name="θ" value=${fixed(d.theta, 3)} note=${atPercentile(d.percentile)} /></dl>
     <div class="two"><div class="col">
       <${Section} title="Exemplar in context" id="exemplar" note=${place(row.exemplar)}>${() => html`<p class="passage"><${Context} ...${row.exemplar?.context ?? row.context ?? {}} around=${400} lines /></p>`}</${Section}>
       <${Members} d=${d} row=${row} path=${at("members")} onMark=${setMark} />
@@ -138,14 +138,17 @@ function Neighbours({ d, row, path }) {
     <${Loaded} answer=${answer}>${(a) => html`<ol class="neighbours">${a.rows.map((n) => html`<li key=${n.id}><span class="num" title=${`cosine ${fixed(n.cosine, 4)}`}>${fixed(n.cosine, 3)}</span>
         <span class="who"><${RegionLink} d=${d.slug} id=${n.id}><${Name} row=${n} /></${RegionLink}><small>${n.id}</small></span><${Context} ...${n.context ?? {}} around=${40} class="one-line" />
         <small class="wall">${isNumber(n.boundary?.wall_theta) ? html`wall at ${theta(n.boundary.wall_theta)}${n.boundary.shared ? "" : ", not shared"}` : null}</small>
-        ${n.boundary_witness ? html`<p class="witness"><small>member nearest to it, ${theta(n.boundary_witness.theta_ratio)}</small> <${Context} text=${n.boundary_witness.text} span=${n.boundary_witness.span} around=${40} class="one-line" /></p>` : null}</li>`)}</ol>
+        ${n.boundary_witness ? html`<p class="witness"><small>member nearest to it, ${theta(n.boundary_witness.theta_ratio)}</small> <${Context} text=${n.boundary_witness.text} span=${n.boundary_witness.span} before=${22} around=${60} class="one-line" /></p>` : null}</li>`)}</ol>
       <p class="note">Cosine of the two exemplars. The wall is where the two are equally near; where it is not shared, a third region lies between.</p>`}</${Loaded}>`}</${Section}>`;
 }
 
+/** A share with its interval and what chance would give. */
+const shareOf = (r) => (isNumber(r.share) ? `${percent(r.share, 0)} of this region's members (95 % interval ${percent(r.low, 0)} to ${percent(r.high, 0)}; by chance ${percent(r.share_by_chance, 1)})` : r.exemplar_inside ? "holds this region's exemplar; shares are not known in this direction" : "shares are not known in this direction");
+
 function Resolution({ d, path }) {
   const answer = useGet(path);
-  const line = (r) => html`<li key=${`${r.dict}/${r.id}`}><span class="share-bar"><meter value=${r.share ?? 0} min="0" max="1" aria-label=${`share ${percent(r.share, 0)}`} /></span><span class="num">${percent(r.share, 0)}</span><a href=${href(["d", r.dict, "r", r.id])}><${Name} row=${r} /></a><small>${r.dict} ${r.id}, cosine ${fixed(r.cosine)}</small></li>`;
-  return html`<${Section} title="Resolution" id="resolution" table=${() => ({ head: ["", "dictionary", "region", "share", "cosine"], rows: ["parents", "children"].flatMap((k) => (answer.data?.[k] ?? []).map((r) => [k === "parents" ? "coarser" : "finer", r.dict, r.id, percent(r.share), fixed(r.cosine, 3)])), numeric: [2, 3, 4] })}>${() => html`
+  const line = (r) => html`<li key=${`${r.dict}/${r.id}`} title=${shareOf(r)}><span class="share-bar">${isNumber(r.share) ? html`<meter value=${r.share} min="0" max="1" aria-label=${shareOf(r)} />` : null}</span><span class="num">${isNumber(r.share) ? percent(r.share, 0) : ""}</span><a href=${href(["d", r.dict, "r", r.id])}><${Name} row=${r} /></a><small>${r.dict} ${r.id}, cosine ${fixed(r.cosine)}</small></li>`;
+  return html`<${Section} title="Resolution" id="resolution" table=${() => ({ head: ["", "dictionary", "region", "share", "cosine"], rows: ["parents", "children"].flatMap((k) => (answer.data?.[k] ?? []).map((r) => [k === "parents" ? "coarser" : "finer", r.dict, r.id, isNumber(r.share) ? percent(r.share) : "", fixed(r.cosine, 3)])), numeric: [2, 3, 4] })}>${() => html`
     <${Loaded} answer=${answer}>${(a) => a.parents.length + a.children.length === 0 ? html`<${Empty}>No coarser or finer dictionary of this site is open.</${Empty}>` : html`
       ${a.parents.length ? html`<h3>Coarser</h3><ul class="relatives">${a.parents.map(line)}</ul>` : null}${a.children.length ? html`<h3>Finer</h3><ul class="relatives">${a.children.slice(0, 12).map(line)}</ul>` : null}
       <p class="note">Resolutions are not nested: shares say how much of one lies in the other. ${(a.notes ?? []).map((n) => plain(n, 200)).join(" ")}</p>`}</${Loaded}>`}</${Section}>`;
@@ -156,7 +159,7 @@ function Checkpoint({ d, row }) {
   const others = d.relations?.checkpoints ?? [];
   const answer = useGet(others.length ? `${regionPath(d.slug, row.id)}?_extra=drift` : null);
   if (!others.length) return null;
-  return html`<${Section} title="Other checkpoint" id="checkpoint">${() => html`<${Loaded} answer=${answer}>${(a) => html`<ul class="relatives">${[a.drift ?? []].flat().filter(Boolean).map((m, i) => html`<li key=${i}>
-      <a href=${href(["d", m.dict, "r", m.id])}><${Name} row=${m} /></a><small>${m.dict} ${m.id}, cosine ${fixed(m.cosine, 3)}, ${isNumber(m.members_log_ratio) ? `members ×${significant(Math.exp(m.members_log_ratio), 2)}` : ""}</small> <a class="quiet" href=${href(["drift", d.slug, m.dict])}>drift</a></li>`)}</ul>`}</${Loaded}>`}</${Section}>`;
+  return html`<${Section} title="Other checkpoint" id="checkpoint">${() => html`<${Loaded} answer=${answer}>${(a) => html`<ul class="relatives">${(a.drift?.rows ?? []).map((m) => html`<li key=${m.dict}>${m.match ? html`<a href=${href(["d", m.dict, "r", m.match.id])}><${Name} row=${m.match} /></a>` : html`<span>no match</span>`}<small>${m.dict}, cosine ${fixed(m.cosine, 3)}, by chance ${fixed(m.chance, 3)}${m.match && row.member_count ? `, members ×${significant(m.match.member_count / row.member_count, 2)}` : ""}</small></li>`)}</ul>
+      ${others.map((to) => html`<p key=${to} class="note"><a href=${href(["drift", d.slug, to])}>What changed from here to ${plain(to, 40)}</a></p>`)}`}</${Loaded}>`}</${Section}>`;
 }
 

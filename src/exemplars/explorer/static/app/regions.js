@@ -51,7 +51,7 @@ export function Regions({ d }) {
       ${first.error ? html`<${Problem} error=${first.error} />` : !first.data ? html`<${Waiting} what="Listing" />`
         : !rows.length ? html`<${Empty}>No region is like that. <a href=${href(["d", d.slug, "regions"])}>All regions</a></${Empty}>`
         : view === "table" ? html`<${RegionTable} d=${d.slug} rows=${rows} />`
-        : html`<div class="cards">${rows.map((row) => html`<${RegionCard} key=${row.id} d=${d.slug} row=${row} />`)}</div>`}
+        : html`<div class="cards"><h2 class="unseen">Regions listed</h2>${rows.map((row) => html`<${RegionCard} key=${row.id} d=${d.slug} row=${row} />`)}</div>`}
       ${pages.next ? html`<p class="more"><button type="button" class="button" disabled=${pages.loading} onClick=${load}>${pages.loading ? "Loading …" : "More regions"}</button></p>` : null}
     </div></div>`;
 }
@@ -99,6 +99,6 @@ function RegionTable({ d, rows }) {
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Regions"><table class="regions"><caption class="unseen">Regions</caption>
     <thead><tr><th scope="col" class="num">region</th><th scope="col">exemplar</th><th scope="col">context</th><th scope="col" class="num">members</th><th scope="col" class="num">share</th><th scope="col" class="num">coherence</th><th scope="col" class="num">mean distance</th><th scope="col">promotes</th><th scope="col"><span class="unseen">Pin</span></th></tr></thead>
     <tbody>${rows.map((row) => html`<tr key=${row.id} onMouseEnter=${() => hover(d, row.id)}><td class="num">${row.id}</td><th scope="row"><${RegionLink} d=${d} id=${row.id}><${Name} row=${row} /></${RegionLink}></th>
-      <td class="wide"><${Context} ...${row.context ?? {}} around=${34} class="one-line" /></td><td class="num">${count(row.member_count)}</td><td class="num">${percent(row.share, 2)}</td><td class="num">${fixed(row.coherence, 3)}</td><td class="num">${theta(row.mean_dist_theta)}</td><td><${Lens} tokens=${row.lens} /></td><td><${PinButton} d=${d} row=${row} /></td></tr>`)}</tbody></table></div>`;
+      <td class="wide"><${Context} ...${row.context ?? {}} before=${24} around=${50} class="one-line" /></td><td class="num">${count(row.member_count)}</td><td class="num">${percent(row.share, 2)}</td><td class="num">${fixed(row.coherence, 3)}</td><td class="num">${theta(row.mean_dist_theta)}</td><td><${Lens} tokens=${row.lens} /></td><td><${PinButton} d=${d} row=${row} /></td></tr>`)}</tbody></table></div>`;
 }
 

@@ -3,7 +3,7 @@ import { html, useState } from "app/html";
 import { useGet, useLoaded } from "app/api";
 import { dictionaries, loadDictionary, regionPath } from "app/state";
 import { href } from "app/router";
-import { compact, count, fixed, percent } from "app/format";
+import { atPercentile, compact, count, fixed, isNumber, percent } from "app/format";
 import { Empty, Loaded, Problem, RegionLink, Section, Waiting } from "app/ui";
 import { Name } from "app/card";
 import { plain } from "app/text";
@@ -14,7 +14,7 @@ export function ResolutionPage({ d }) {
   const ladder = (all.data ?? []).slice().sort((a, b) => b.theta - a.theta);
   return html`<div class="page"><h1>Resolution</h1><p class="note">The same site at several thresholds. Resolutions are not nested: a finer region may have members in several coarser ones, so shares are shown.</p>
     ${all.error ? html`<${Problem} error=${all.error} />` : !all.data ? html`<${Waiting} />` : html`
-    <ol class="ladder">${ladder.map((x) => html`<li key=${x.slug} class=${x.slug === d.slug ? "here" : ""}><a href=${href(["d", x.slug, "resolution"])}>${plain(x.title || x.slug, 60)}</a><span class="num">θ ${fixed(x.theta, 3)}</span><span class="num">${x.percentile ? `${x.percentile}th percentile` : ""}</span>
+    <ol class="ladder">${ladder.map((x) => html`<li key=${x.slug} class=${x.slug === d.slug ? "here" : ""}><a href=${href(["d", x.slug, "resolution"])}>${plain(x.title || x.slug, 60)}</a><span class="num">θ ${fixed(x.theta, 3)}</span><span class="num">${atPercentile(x.percentile)}</span>
       <span class="bar-cell"><meter value=${Math.log10(x.k)} min="0" max=${Math.log10(Math.max(...ladder.map((y) => y.k)))} aria-label=${`${count(x.k)} regions, on a log scale`} /></span><span class="num">${count(x.k)} regions</span></li>`)}</ol>
     ${relatives.length < 2 ? html`<${Empty}>No coarser or finer dictionary of this site is open. Open several: <code>exemplars explore COARSE FINE</code>.</${Empty}>` : html`<${Splits} d=${d} />`}`}</div>`;
 }
@@ -31,7 +31,7 @@ function Split({ d, row }) {
   const answer = useGet(`${regionPath(d.slug, row.id)}/resolution`);
   const parents = answer.data?.parents ?? [], children = answer.data?.children ?? [];
   const title = (slug) => plain(dictionaries.value.find((x) => x.slug === slug)?.title ?? slug, 40);
-  const cell = (r) => html`<li key=${`${r.dict}/${r.id}`} title=${title(r.dict)}><a href=${href(["d", r.dict, "r", r.id])}><${Name} row=${r} /></a><small>${percent(r.share, 0)}</small></li>`;
+  const cell = (r) => html`<li key=${`${r.dict}/${r.id}`} title=${title(r.dict)}><a href=${href(["d", r.dict, "r", r.id])}><${Name} row=${r} /></a><small>${isNumber(r.share) ? percent(r.share, 0) : r.exemplar_inside ? "holds the exemplar" : ""}</small></li>`;
   return html`<li class="split"><ul class="up" aria-label="Coarser">${parents.slice(0, 3).map(cell)}</ul>
     <div class="mid"><${RegionLink} d=${d.slug} id=${row.id}><${Name} row=${row} /></${RegionLink}><small>${compact(row.member_count)}</small></div>
     <div class="down">${children.length ? html`<${Icicle} parts=${children} title=${title} />` : html`<span class="note">${answer.data ? "none finer" : answer.error ? answer.error.message : "…"}</span>`}</div></li>`;

@@ -28,9 +28,18 @@ export function href(path, query = {}) {
 
 export const route = signal(parseHash(location.hash));
 
+/** The hash that `route` is of. It is followed at once, since the browser's event comes later. */
+let shown = location.hash;
+
+function follow(hash) {
+  shown = hash;
+  route.value = parseHash(hash);
+}
+
 export function startRouter() {
+  follow(location.hash);
   addEventListener("hashchange", () => {
-    route.value = parseHash(location.hash);
+    if (location.hash !== shown) follow(location.hash);
   });
 }
 
@@ -38,9 +47,10 @@ export function startRouter() {
 export function go(target, { replace = false } = {}) {
   if (replace) {
     history.replaceState(null, "", target);
-    route.value = parseHash(target);
+    follow(location.hash);
   } else if (location.hash !== target) {
     location.hash = target;
+    follow(location.hash);
   }
 }
 

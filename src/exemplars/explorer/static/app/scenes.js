@@ -158,8 +158,12 @@ export class SphereScene {
   }
 }
 
-function placed(camera, g, view) {
+function placed(camera, g, view, span = 0) {
   const p = apply(camera.matrix, g), s = camera.scale(view);
+  if (span > 0) {
+    const angle = Math.acos(Math.max(-1, Math.min(1, p[2]))), flat = Math.hypot(p[0], p[1]) || 1, r = (angle / span) * s;
+    return angle > span ? null : [view.width / 2 + (p[0] / flat) * r, view.height / 2 - (p[1] / flat) * r];
+  }
   return p[2] < 0 ? null : [view.width / 2 + p[0] * s, view.height / 2 - p[1] * s];
 }
 
@@ -170,9 +174,11 @@ export class SliceScene {
   wallWidth = 60;
   levels = [null];
 
-  /** @param {{cells: {id: number, p: number[], cap?: number[]}[], cos_theta: number}} answer Of POST slice. */
-  constructor(answer, k) {
+  /** @param {{cells: {id: number, p: number[], cap?: number[]}[], cos_theta: number}} answer Of POST slice.
+   * @param {number} [span] Radians from the middle to the edge of an unrolled picture; 0 for a ball. */
+  constructor(answer, k, span = 0) {
     this.k = k;
+    this.span = span;
     this.camera = new Turn();
     this.cells = answer.cells;
     this.cover = answer.cos_theta;
@@ -210,7 +216,7 @@ export class SliceScene {
   draw(gpu, made, uniforms) {
     const { gl } = gpu;
     this.geometry(gpu, made);
-    gpu.use("slice", { ...uniforms, cover: this.cover, most: this.most }, { geometry: this.capTexture, rows: this.rowTexture });
+    gpu.use("slice", { ...uniforms, cover: this.cover, most: this.most, span: this.span }, { geometry: this.capTexture, rows: this.rowTexture });
     gl.bindVertexArray(gpu.empty);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.cells.length);
     return -1;
@@ -218,11 +224,11 @@ export class SliceScene {
 
   place(id, view) {
     const g = this.direction(id);
-    return g ? placed(this.camera, g, view) : null;
+    return g ? placed(this.camera, g, view, this.span) : null;
   }
 
   placeOf(g, view) {
-    return placed(this.camera, g, view);
+    return placed(this.camera, g, view, this.span);
   }
 
   faces(id) {

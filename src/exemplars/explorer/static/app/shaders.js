@@ -2,9 +2,11 @@
 
 const HEAD = "#version 300 es\nprecision highp float;precision highp int;precision highp sampler2D;precision highp usampler2D;\n";
 
-/** Where a pixel of the id buffer lies on the unit sphere, seen from +z without perspective. */
-const ON_SPHERE = `uniform mat3 turn;uniform vec2 middle;uniform float scale;uniform vec2 size;
-vec4 onSphere(vec2 pixel){vec2 s=(pixel-middle)/scale;float rr=dot(s,s);return rr>1.?vec4(0.):vec4(s,sqrt(1.-rr),1.);}
+/** Where a pixel of the id buffer lies on the unit sphere, seen from +z without perspective; or, with
+ * a span, unrolled about +z so that the distance from the middle is the angle, up to the span. */
+const ON_SPHERE = `uniform mat3 turn;uniform vec2 middle;uniform float scale;uniform vec2 size;uniform float span;
+vec4 onSphere(vec2 pixel){vec2 s=(pixel-middle)/scale;float rr=dot(s,s);if(rr>1.)return vec4(0.);
+ if(span>0.){float r=sqrt(rr),a=r*span;return vec4(r>0.?s/r*sin(a):vec2(0.),cos(a),1.);}return vec4(s,sqrt(1.-rr),1.);}
 vec4 clip(vec2 pixel){return vec4(pixel/size*2.-1.,0.,1.);}
 `;
 
@@ -37,7 +39,7 @@ const slice = {
   vertex: `uniform sampler2D geometry;uniform sampler2D rows;${ON_SPHERE}${PLACE}flat out vec3 row;
 void main(){int k=gl_InstanceID;vec4 p=texelFetch(rows,ivec2(k,0),0);id=uint(p.w);row=turn*p.xyz;
 bool off=place(texelFetch(geometry,ivec2(k,0),0));vec2 corner=vec2(gl_VertexID&1,(gl_VertexID>>1)&1)*2.-1.;
-gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+(centre.xy+corner*reach)*scale);}`,
+if(span>0.)gl_Position=vec4(corner,0.,1.);else gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+(centre.xy+corner*reach)*scale);}`,
   fragment: `${ON_SPHERE}uniform float cover;uniform float most;flat in vec3 centre;flat in float reach;flat in uint id;flat in vec3 row;out uint o;
 void main(){vec4 x=onSphere(gl_FragCoord.xy);if(x.w==0.||distance(x.xyz,centre)>reach)discard;float c=dot(row,x.xyz);gl_FragDepth=clamp(.5-.5*c/most,0.,1.);o=c>=cover?id+1u:0xffffffffu;}`,
 };
@@ -56,12 +58,12 @@ const fill = `void main(){vec2 p=vec2((gl_VertexID<<1)&2,gl_VertexID&2)*2.-1.;gl
 const resolve = {
   vertex: fill,
   fragment: `uniform usampler2D ids;uniform sampler2D steps;uniform usampler2D flags;uniform sampler2D lut;uniform sampler2D geometry;
-uniform int fine;uniform int taps;uniform ivec2 guard;uniform float scale;uniform vec2 middle;uniform bool round;uniform bool walls;uniform float wallWidth;
+uniform int fine;uniform int taps;uniform ivec2 guard;uniform float scale;uniform vec2 middle;uniform bool round;uniform bool ball;uniform bool walls;uniform float wallWidth;
 uniform uint over;uniform uint chosen;uniform vec3 ink;uniform vec3 paper;uniform vec3 accent;uniform vec3 gap;uniform bool filtered;out vec4 o;
 uint at(ivec2 q){return texelFetch(ids,q,0).r;}
 vec4 shade(ivec2 q){uint a=at(q);if(a==0u)return vec4(0.);
  vec2 px=(vec2(q-guard)+.5)/float(fine);float light=1.;
- if(round){vec2 s=(px-middle)/scale;float z=sqrt(max(0.,1.-dot(s,s)));light=mix(.62,1.,smoothstep(0.,.42,z));}
+ if(ball){vec2 s=(px-middle)/scale;float z=sqrt(max(0.,1.-dot(s,s)));light=mix(.62,1.,smoothstep(0.,.42,z));}
  if(a==0xffffffffu){float h=mod(px.x+px.y,7.);return vec4(mix(paper,gap,h<1.6?.75:.16)*mix(1.,light,.5),1.);}
  uint i=a-1u;ivec2 t=ivec2(i&4095u,i>>12u);int v=int(texelFetch(steps,t,0).r*255.+.5);vec3 c=texelFetch(lut,ivec2(v,0),0).rgb*light;
  uint f=texelFetch(flags,t,0).r;

@@ -33,10 +33,10 @@ export function loadSlice(slug, basis) {
   return slices.get(key);
 }
 
-export function useSlice(d, text) {
+export function useSlice(d, text, span = 0) {
   const basis = basisOf(text);
   const answer = useLoaded(text === null ? null : `${d.slug} ${JSON.stringify(basis)}`, () => loadSlice(d.slug, basis));
-  const scene = useMemo(() => (answer.data ? new SliceScene(answer.data, d.k) : null), [answer.data]);
+  const scene = useMemo(() => (answer.data ? new SliceScene(answer.data, d.k, span) : null), [answer.data]);
   return { ...answer, scene };
 }
 
@@ -49,9 +49,12 @@ export function sliceLabels(answer) {
 export const Coverage = ({ answer }) => html`<${Badge} kind="exact" title="A true cross-section: every point of it lies in the region that owns it in all dimensions.">exact slice</${Badge}>
   <${Badge} title="The rest is hatched: it lies farther than θ from every exemplar.">${percent(answer.covered_fraction, 0)} inside θ</${Badge}>`;
 
+/** Radians from the exemplar to the edge of its portrait. */
+const PORTRAIT_SPAN = 2;
+
 /** A region among its true neighbours, as the partition really is around it. */
 export function Portrait({ d, id }) {
-  const slice = useSlice(d, `local.${id}`);
+  const slice = useSlice(d, `local.${id}`, PORTRAIT_SPAN);
   const columns = useColumns(d);
   const of = useColouring(columns.data, "coherence");
   if (slice.error) return html`<${Problem} error=${slice.error} />`;
@@ -66,6 +69,7 @@ function Drawn({ d, slice, of, id, columns }) {
     else slice.scene.faces(id);
   }, [slice.scene]);
   const labels = useMemo(() => sliceLabels(slice.data), [slice.data]);
-  return html`<${PictureBox} d=${d} scene=${slice.scene} colouring=${of} name=${`Exact slice around region ${id}`} small list=${false} labels=${labels} members=${columns.member_count}>
-    <p class="badges"><${Coverage} answer=${slice.data} /></p></${PictureBox}>`;
+  return html`<${PictureBox} d=${d} scene=${slice.scene} colouring=${of} name=${`Exact slice around region ${id}, unrolled: the distance from the middle is the angle`} small list=${false} labels=${labels} members=${columns.member_count}>
+    <p class="badges"><${Coverage} answer=${slice.data} /></p>
+    <p class="note">Unrolled about the exemplar: the distance from the middle is the angle to it. Dashed: θ. Hatched: outside every region.</p></${PictureBox}>`;
 }

@@ -36,6 +36,9 @@ export function ColourChoice({ columns, value }) {
   return html`<${Select} label="Colour" value=${value} options=${there.map((c) => [c, columnName(c)])} onChange=${(c) => setQuery({ colour: c })} />`;
 }
 
+const SPHERE_HINT = html`<p>Point at a region, or choose one with the keyboard, to read it here.</p><p>A picture, not the partition: exemplars are projected on three principal directions, and cells are those of the projections. What is near here may be far in all dimensions, so arcs lead to the true nearest regions.</p><p>Drag to turn, wheel to come nearer, double click to open.</p>`;
+const SLICE_HINT = html`<p>Point at a region, or choose one with the keyboard, to read it here.</p><p>The true partition, cut by a space of three dimensions: each point lies in the region that owns it in all dimensions. Few regions meet such a cut.</p><p>Hatched parts lie farther than θ from every exemplar: the model was not seen there.</p>`;
+
 export function SpherePage({ d }) {
   const { query } = route.value;
   const slicing = query.mode === "slice";
@@ -44,7 +47,6 @@ export function SpherePage({ d }) {
   const of = useColouring(columns.data, colour);
   const filter = useFilter(d);
   const here = tray.value.filter((p) => p.d === d.slug).slice(0, 3);
-  const centre = hovered.value?.d === d.slug ? hovered.value.id : selected.value?.d === d.slug ? selected.value.id : null;
   const bases = [["pca.0.1.2", "Principal directions 1 2 3"], ["pca.3.4.5", "Principal directions 4 5 6"],
     ...(here.length === 3 ? [[`r.${here.map((p) => p.id).join(".")}`, "Through three of the tray"]] : []), ...(selected.value?.d === d.slug ? [[`local.${selected.value.id}`, `Around region ${selected.value.id}`]] : []), ["random.0", "At random"]];
   const basis = query.basis ?? "pca.0.1.2";
@@ -56,7 +58,7 @@ export function SpherePage({ d }) {
     ${!of ? (columns.error ? html`<${Problem} error=${columns.error} />` : html`<${Waiting} what="Loading the columns" />`)
       : slicing ? html`<${Slice} d=${d} basis=${basis} of=${of} columns=${columns.data} filter=${filter} query=${query} key=${basis} />`
       : html`<${Projected} d=${d} of=${of} columns=${columns.data} filter=${filter} query=${query} />`}</div>
-    <${Inspector} centre=${centre} /></div>`;
+    <${Inspector} hint=${slicing ? SLICE_HINT : SPHERE_HINT} /></div>`;
 }
 
 function Projected({ d, of, columns, filter, query }) {

@@ -5,7 +5,7 @@ import { loadColumns } from "app/state";
 import { readSafetensors } from "app/safetensors";
 import { SphereScene } from "app/scenes";
 import { Turn } from "app/cameras";
-import { COLOURS, colouring } from "app/colour";
+import { COLOURS, colouring, telling } from "app/colour";
 import { PictureBox } from "app/picture-box";
 import { percent } from "app/format";
 import { Badge } from "app/ui";
@@ -45,7 +45,7 @@ export function useColouring(columns, wanted) {
   return useMemo(() => {
     if (!columns) return null;
     const name = columns[wanted] ? wanted : COLOURS.find((c) => columns[c]) ?? Object.keys(columns)[0];
-    return name ? colouring(name, columns[name]) : null;
+    return name ? colouring(name, telling(columns, name)) : null;
   }, [columns, wanted]);
 }
 

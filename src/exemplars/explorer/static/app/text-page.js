@@ -15,6 +15,7 @@ import { PictureBox } from "app/picture-box";
 
 const EXAMPLE = "The treaty was signed in Paris on the third of September 1783; 東京 and naïve readers — 👩‍👩‍👧 — may disagree.";
 const DEBOUNCE = 250;
+const WAITING = "Waiting for the model, which loads once";
 export const CLIENT = crypto.randomUUID();
 
 /** Runs a stream whenever its body changes; the one before is dropped.
@@ -31,8 +32,11 @@ export function useTrace(path, body) {
     const timer = setTimeout(async () => {
       let rows = [];
       setState((s) => ({ ...s, running: true, error: null, note: "" }));
+      const slow = setTimeout(() => setState((s) => ({ ...s, note: WAITING })), 1000);
+      abort.signal.addEventListener("abort", () => clearTimeout(slow));
       try {
         for await (const line of streamLines(path, body, abort.signal)) {
+          clearTimeout(slow);
           if (line.type === "start") setState((s) => ({ ...s, start: line, run: line.run, nextText: line.text ?? body.text, note: "" }));
           else if (line.type === "loading") setState((s) => ({ ...s, note: `Loading ${plain(line.model, 60)}; this happens once` }));
           else if (line.type === "tokens") {
@@ -44,7 +48,8 @@ export function useTrace(path, body) {
         }
         setState((s) => ({ ...s, running: false }));
       } catch (error) {
-        if (error.name !== "AbortError") setState((s) => ({ ...s, running: false, error }));
+        clearTimeout(slow);
+        if (error.name !== "AbortError") setState((s) => ({ ...s, running: false, note: "", error }));
       }
     }, DEBOUNCE);
     return () => {
@@ -67,7 +72,7 @@ export function TextPage({ d }) {
   const body = text.trim() === "" ? null : chat ? { messages: [{ role: "user", content: text }], topk: 3, skip_special: true, client: CLIENT } : { text, topk: 3, skip_special: true, client: CLIENT };
   const trace = useTrace(possible ? `/d/${encodeURIComponent(d.slug)}/trace` : null, body);
   useEffect(() => {
-    const timer = setTimeout(() => setQuery({ q: text.length < 1500 ? text : null, chat: chat ? 1 : null }), 600);
+    const timer = setTimeout(() => route.peek().path[2] === "text" && setQuery({ q: text.length < 1500 ? text : null, chat: chat ? 1 : null }), 600);
     return () => clearTimeout(timer);
   }, [text, chat]);
   const letters = useMemo(() => lettered(trace.rows), [trace.rows]);

@@ -30,12 +30,13 @@ export const reach = (ratio) => (!isNumber(ratio) ? "none" : ratio > 1 ? "outsid
 
 export const LETTERS = "ABCDEFGH";
 
-/** The regions that are met most often in a passage get a letter and a colour each.
+/** The regions that are met most often in a passage, twice at least if any is, get a letter and a colour each.
  * @param {TokenRow[]} rows @returns {Map<number, number>} region → 0..7 */
 export function lettered(rows) {
   const times = new Map();
   for (const r of rows) if (isNumber(r.region) && !r.special) times.set(r.region, (times.get(r.region) ?? 0) + 1);
-  const order = [...times].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, 8);
+  const most = [...times].some(([, n]) => n > 1) ? 2 : 1;
+  const order = [...times].filter(([, n]) => n >= most).sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, 8);
   return new Map(order.map(([region], i) => [region, i]));
 }
 

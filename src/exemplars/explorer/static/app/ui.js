@@ -1,5 +1,5 @@
 /** Small pieces that every page is made of. */
-import { html, useEffect, useRef, useState } from "app/html";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "app/html";
 import { announced } from "app/state";
 import { href } from "app/router";
 
@@ -79,7 +79,7 @@ export const asTsv = (table) => [table.head, ...table.rows].map((r) => r.map((c)
 
 /** A table. `head` are names; cells are text or elements; `numeric` names columns by index. */
 export function Table({ caption, head, rows, numeric = [], class: more = "" }) {
-  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}><table class=${more}>
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${`${caption}, as a table`}><table class=${more}>
     <caption class="unseen">${caption}</caption>
     <thead><tr>${head.map((name, j) => html`<th scope="col" class=${numeric.includes(j) ? "num" : ""}>${name}</th>`)}</tr></thead>
     <tbody>${rows.map((row, i) => html`<tr key=${i}>${row.map((cell, j) =>
@@ -93,7 +93,11 @@ export function Section({ title, id, note, table, actions, open = true, children
   const ref = useRef(null);
   const [near, setNear] = useState(false);
   const [tabular, setTabular] = useState(false);
-  useEffect(() => {
+  useLayoutEffect(() => {
+    if (ref.current.getBoundingClientRect().top < innerHeight) { // no need to wait for the observer
+      setNear(true);
+      return undefined;
+    }
     const watch = new IntersectionObserver((entries) => {
       if (entries.some((e) => e.isIntersecting)) {
         setNear(true);
@@ -116,7 +120,7 @@ export function Section({ title, id, note, table, actions, open = true, children
 /** A modal dialog of the browser: focus stays in it, and Escape closes it. */
 export function Dialog({ title, onClose, children, class: more = "" }) {
   const ref = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => { // before the next key is pressed
     ref.current.showModal();
   }, []);
   return html`<dialog ref=${ref} class=${more} aria-label=${title} onClose=${onClose}

@@ -1,0 +1,596 @@
+"""The pages in a real browser: every journey, by mouse and by keyboard, on tiny dictionaries."""
+
+import json
+import re
+import threading
+
+import numpy as np
+import pytest
+
+import exemplars as ex
+from explorer_browser import NARROW, Visit, chromium, opened
+from explorer_server import NEEDED, TOKEN, Served
+from synthetic import HOSTILE, dictionary_of, exemplars, synthetic
+from tiny_models import tiny_model
+
+pytest.importorskip("fastapi", reason=NEEDED)
+pytest.importorskip("uvicorn", reason=NEEDED)
+
+K, WIDTH = 300, 32
+ROUTES = [
+    "#/", "#/d/fine", "#/d/fine/sphere", "#/d/fine/sphere?mode=slice", "#/d/fine/map",
+    "#/d/fine/regions", "#/d/fine/regions?view=table&member_count__gte=3", "#/d/fine/r/7",
+    "#/d/fine/text", "#/d/fine/steer?regions=7", "#/d/fine/growth", "#/d/fine/resolution",
+    "#/drift/fine/coarse", "#/notes", "#/about",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    made = {
+        "fine": synthetic(K, WIDTH, coincident=2),
+        "coarse": dictionary_of(exemplars(60, WIDTH), theta=0.8),
+        "hostile": synthetic(60, WIDTH, hostile=True),
+        "three": synthetic(3, WIDTH),
+    }
+    views = {name: opened(ex.save(d, folder / name)) for name, d in made.items()}
+    model = tiny_model("gpt2")
+    with Served(views, load=lambda name: model, model="tiny") as found:
+        found.made = made
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page_open(browser, served):
+    found = Visit(browser, served)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def visit(page_open):
+    page_open.anew()
+    return page_open
+
+
+def focused(page):
+    """What the keyboard is on: its text or its name."""
+    return page.evaluate(
+        """() => { const e = document.activeElement;
+        return e.getAttribute("aria-label") || e.textContent; }"""
+    )
+
+
+def test_a_webgl2_context_exists(visit):
+    assert visit.page.evaluate("() => !!document.createElement('canvas').getContext('webgl2')")
+
+
+def test_from_all_dictionaries_to_a_region_and_back(visit):
+    page = visit.page
+    page.locator('a.card[href="#/d/fine"]').click()
+    page.get_by_role("heading", name="Largest").wait_for()
+    visit.settle()
+    page.locator(".shelf a").first.click()
+    page.get_by_role("heading", name="Members").wait_for()
+    for name in ("Exemplar in context", "Portrait", "Distances", "Logit lens", "Token make-up",
+                 "Neighbours", "Resolution", "Notes"):  # fmt: skip
+        page.get_by_role("heading", name=name, exact=True).scroll_into_view_if_needed()
+    visit.settle()
+    assert page.locator(".members li").count() > 0
+    page.get_by_role("button", name="Farthest").click()
+    page.get_by_role("button", name="as table").first.click()
+    page.get_by_role("region", name="Members, as a table").wait_for()
+    page.get_by_role("button", name="copy", exact=True).first.click()
+    page.wait_for_function(
+        "() => navigator.clipboard.readText().then((t) => t.includes('distance in θ'))"
+    )
+    here = page.url
+    page.get_by_role("link", name="Next region").click()
+    page.wait_for_function("u => location.href !== u", arg=here)
+    page.go_back()
+    page.wait_for_function("u => location.href === u", arg=here)
+    visit.check()
+
+
+def test_search_as_one_types(visit, served):
+    page = visit.go("#/d/fine")
+    token = str(served.made["fine"].contexts.table()["text"][0]).strip()
+    page.keyboard.press("/")
+    page.keyboard.type(token)
+    page.get_by_role("listbox", name="Regions found").get_by_role("option").first.wait_for()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Members").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type(token)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name=re.compile("of 300 regions")).wait_for()
+    assert f"_search={token}" in page.url
+    visit.check()
+
+
+def test_the_list_is_its_address(visit, served):
+    page = visit.go("#/d/fine/regions?member_count__gte=10&_sort_desc=coherence")
+    counts = served.made["fine"].counts
+    expected = int((counts >= 10).sum())
+    page.get_by_role("heading", name=f"{expected} of 300 regions").wait_for()
+    page.get_by_role("button", name="Table").click()
+    page.get_by_role("button", name=re.compile("Take away")).click()
+    page.get_by_role("heading", name="300 of 300 regions").wait_for()
+    page.get_by_label("Value").fill("2")
+    page.get_by_role("button", name="add").click()
+    page.wait_for_url(re.compile("member_count__gte=2"))
+    with page.expect_response(re.compile("_sort_desc=distinct_tokens.*_size=100")):
+        page.get_by_label("Sort by").select_option("distinct_tokens")
+    page.wait_for_url(re.compile("_sort_desc=distinct_tokens"))
+    page.wait_for_timeout(300)
+    shown = page.locator("main h1").inner_text()
+    first = page.locator("tbody th").first.inner_text()
+    page.reload()
+    page.locator("tbody th").first.wait_for()
+    assert page.locator("main h1").inner_text() == shown
+    assert page.locator("tbody th").first.inner_text() == first
+    page.get_by_role("button", name="More regions").click()
+    page.wait_for_function("() => document.querySelectorAll('tbody tr').length > 100")
+    visit.check()
+
+
+def pixels(page, n):
+    """[x, y, picked] at n pixels of the first canvas; picked is a region, "gap", or null."""
+    return page.evaluate(
+        """(n) => { const p = document.querySelector("canvas").picture, out = [];
+        for (let j = 0; j < n; j++) {
+          const x = Math.floor(p.width * ((j * 0.618034) % 1)) + 0.5;
+          const y = Math.floor(p.height * ((j * 0.754877) % 1)) + 0.5;
+          out.push([x, y, p.pick(x, y)]);
+        } return out; }""",
+        n,
+    )
+
+
+def camera(page):
+    """Rotation (3, 3), pixels from middle to edge, width, height, of the first canvas."""
+    turn, scale, width, height = page.evaluate(
+        """() => { const p = document.querySelector("canvas").picture, c = p.scene.camera;
+        return [[...c.matrix], c.scale(p.view), p.width, p.height]; }"""
+    )
+    return np.array(turn).reshape(3, 3).T, scale, width, height
+
+
+def directions(page, picked):
+    """Unit vectors under the pixels that are on the ball, well inside it, and what was picked."""
+    turn, scale, width, height = camera(page)
+    at = np.array([[x, y] for x, y, _ in picked])
+    s = np.stack([at[:, 0] - width / 2, height / 2 - at[:, 1]], axis=1) / scale
+    inside = (s**2).sum(axis=1) < 0.98
+    z = np.sqrt(1 - (s[inside] ** 2).sum(axis=1))
+    found = [p for (_, _, p), keep in zip(picked, inside, strict=True) if keep]
+    return np.column_stack([s[inside], z]) @ turn, found  # rows: turn.T @ view
+
+
+@pytest.mark.parametrize("zoom", [1, 3])
+def test_cells_of_the_sphere_are_those_of_the_nearest_exemplar(visit, zoom):
+    page = visit.go(f"#/d/fine/sphere?cam=0.1,0.3,-0.2,0.9,{zoom}")
+    picked = pixels(page, 2000)
+    at, found = directions(page, picked)
+    xyz = np.array(page.evaluate("[...document.querySelector('canvas').picture.scene.xyz]"))
+    nearest = (at @ xyz.reshape(-1, 3).T).argmax(axis=1)
+    right = [a == b for a, b in zip(found, nearest, strict=True)]
+    assert None not in found  # no hole in the ball
+    assert len(right) > 500
+    assert np.mean(right) >= 0.99, f"{np.mean(right):.4f}"
+    visit.check()
+
+
+def test_cells_of_a_slice_are_those_of_the_nearest_exemplar_in_all_dimensions(visit, served):
+    page = visit.go("#/d/fine/sphere?mode=slice&basis=r.3.50.120")
+    picked = pixels(page, 2000)
+    at, found = directions(page, picked)
+    rows = served.made["fine"].exemplars.astype(np.float64)
+    cells = page.evaluate("document.querySelector('canvas').picture.scene.cells")
+    ids, p = np.array([c["id"] for c in cells]), np.array([c["p"] for c in cells])
+    basis = np.linalg.qr(rows[[3, 50, 120]].T)[0]
+    basis = basis @ np.linalg.lstsq(rows[ids] @ basis, p, rcond=None)[0]
+    assert np.allclose(rows[ids] @ basis, p, atol=1e-4)
+    cosine = (at @ basis.T) @ rows.T
+    order = np.sort(cosine, axis=1)
+    clear = (order[:, -1] - order[:, -2] > 3e-3) & (abs(order[:, -1] - 0.4) > 3e-3)
+    best = cosine.argmax(axis=1)
+    expected = ["gap" if c < 0.4 else int(b) for c, b in zip(order[:, -1], best, strict=True)]
+    same = np.array([a == b for a, b in zip(found, expected, strict=True)])
+    assert clear.sum() > 500
+    assert same[clear].all()
+    assert "gap" in found
+    assert any(isinstance(x, int) for x in found)
+    visit.check()
+
+
+def test_hover_choose_pin_and_slice_through_three(visit):
+    page = visit.go("#/d/fine/sphere")
+    box = page.locator("canvas").bounding_box()
+    apart = {p: (box["x"] + x, box["y"] + y) for x, y, p in pixels(page, 300) if p is not None}
+    three = list(apart.values())[:3]
+    x, y = three[0]
+    page.mouse.move(x, y)
+    page.locator(".inspector h2").wait_for()
+    page.wait_for_function("() => document.querySelector('canvas').picture.marks.arcs.length === 8")
+    region = page.evaluate("document.querySelector('canvas').picture.marks.over")
+    page.wait_for_function(
+        "n => document.querySelector('.inspector .key').textContent.includes(`region ${n}·`)",
+        arg=region,
+    )
+    for n, at in enumerate(three):
+        page.mouse.click(*at)
+        page.wait_for_function(
+            """([x, y]) => { const c = document.querySelector("canvas");
+            const b = c.getBoundingClientRect();
+            return c.picture.marks.over === c.picture.pick(x - b.left, y - b.top); }""",
+            arg=at,
+        )
+        page.keyboard.press("p")
+        page.locator(".tray li").nth(n).wait_for()
+    before = page.evaluate("document.querySelector('canvas').picture.scene.camera.text")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y + 20, steps=4)
+    page.mouse.up()
+    page.wait_for_url(re.compile("cam="))
+    assert page.evaluate("document.querySelector('canvas').picture.scene.camera.text") != before
+    page.get_by_role("link", name="slice through 3").click()
+    page.get_by_text("exact slice", exact=True).wait_for()
+    visit.settle()
+    page.get_by_role("button", name="as table").click()
+    page.get_by_role("region", name="Regions of the slice, as a table").wait_for()
+    visit.check()
+
+
+def test_colour_filter_and_box_on_the_map(visit):
+    page = visit.go("#/d/fine/map")
+    page.get_by_label("Colour").select_option("member_count")
+    page.wait_for_url(re.compile("colour=member_count"))
+    page.wait_for_function(
+        "() => document.querySelector('canvas').picture.colouring.column === 'member_count'"
+    )
+    page.get_by_label("Keep bright").fill("ba")
+    page.keyboard.press("Enter")
+    page.get_by_text(re.compile("bright$")).wait_for()
+    box = page.locator("canvas").bounding_box()
+    page.keyboard.down("Shift")
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.6, steps=3)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    page.get_by_role("heading", name=re.compile("of 300 regions")).wait_for()
+    assert "ids=" in page.url
+    visit.check()
+
+
+def test_no_frame_is_drawn_when_nothing_changes(visit):
+    page = visit.go("#/d/fine/sphere")
+    page.evaluate(
+        """() => { const p = document.querySelector("canvas").picture, render = p.render.bind(p);
+        window.__drawn = 0; p.render = () => { window.__drawn++; render(); }; }"""
+    )
+    for _ in range(12):  # what was on its way comes to rest
+        before = page.evaluate("window.__drawn")
+        page.wait_for_timeout(400)
+        if page.evaluate("window.__drawn") == before:
+            return
+    raise AssertionError("the picture is drawn again and again")
+
+
+def test_a_lost_context_says_so_and_comes_back(visit):
+    page = visit.go("#/d/fine/sphere")
+    before = [p for _, _, p in pixels(page, 50)]
+    page.evaluate(
+        """async () => { const { gpu } = await import("app/gl");
+        window.__lose = gpu().gl.getExtension("WEBGL_lose_context");
+        window.__lose.loseContext(); }"""
+    )
+    page.get_by_text("Cannot draw because the graphics context was lost").wait_for()
+    assert page.get_by_role("listbox", name="Regions in view").is_visible()
+    page.evaluate("window.__lose.restoreContext()")
+    page.get_by_text("Cannot draw because").wait_for(state="detached")
+    visit.settle()
+    page.wait_for_function("() => document.querySelector('canvas').picture.made === 1")
+    assert [p for _, _, p in pixels(page, 50)] == before
+
+
+def test_without_webgl_the_regions_are_listed(browser, served):
+    visit = Visit(browser, served)
+    visit.context.add_init_script(
+        "const own = HTMLCanvasElement.prototype.getContext;"
+        "HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {"
+        " return kind === 'webgl2' ? null : own.call(this, kind, ...rest); };"
+    )
+    visit.page.reload()
+    page = visit.go("#/d/fine/sphere")
+    page.get_by_text("Cannot draw because this browser gives no WebGL2 context").wait_for()
+    page.get_by_role("listbox", name="Regions in view").get_by_role("option").first.wait_for()
+    page.get_by_role("listbox", name="Regions in view").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Members").wait_for()
+    visit.check()
+    visit.close()
+
+
+def test_too_few_regions_for_a_sphere_give_a_sentence(visit):
+    page = visit.go("#/d/three/sphere")
+    page.locator(".problem").first.wait_for()
+    visit.go("#/d/three/regions")
+    page.get_by_role("heading", name="3 of 3 regions").wait_for()
+    visit.check()
+
+
+def test_live_text_as_one_types(visit):
+    page = visit.go("#/d/fine/text")
+    page.get_by_label("Text to read").fill("one two 東京 three")
+    page.wait_for_function("() => document.querySelectorAll('.strip .tok').length > 3")
+    page.wait_for_function(
+        """() => [...document.querySelectorAll(".tok")].flatMap((t) => [...t.childNodes])
+        .filter((n) => n.nodeType === 3).map((n) => n.data).join("").includes("three")"""
+    )
+    strip = page.get_by_role("listbox", name="Tokens of the text")
+    shown = page.evaluate(
+        "[...document.querySelectorAll('.strip .tok')].map((t) => t.getAttribute('aria-label'))"
+    )
+    assert all(re.search("region|special|no region", s) for s in shown)
+    strip.locator("[tabindex='0']").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.locator(".token-detail").wait_for()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Regions in this text").wait_for()
+    page.get_by_role("button", name="Distance", exact=True).click()
+    visit.settle()
+    page.wait_for_url(re.compile("q=one"))
+    visit.check()
+
+
+def test_steering_side_by_side(visit):
+    page = visit.go("#/d/fine/steer?regions=7.11")
+    page.get_by_role("button", name="take out").first.click()
+    page.get_by_label("tokens", exact=True).fill("6")
+    page.get_by_role("button", name="Write").click()
+    page.wait_for_function("() => document.querySelectorAll('.answer').length === 3")
+    page.locator(".answer[aria-busy=true]").first.wait_for(state="detached")
+    assert page.locator(".answer h3").first.inner_text() == "baseline"
+    page.get_by_role("button", name="copy as Python").click()
+    page.wait_for_function(
+        "() => navigator.clipboard.readText().then((t) => t.includes('ex.Edit.ablate'))"
+    )
+    assert "regions=7.11" in page.url
+    visit.check()
+
+
+def test_growth_resolution_and_drift(visit):
+    page = visit.go("#/d/fine/growth")
+    page.wait_for_selector("main h1:text-is('Growth')")
+    visit.go("#/d/fine/resolution")
+    page.get_by_role("heading", name="Resolution").wait_for()
+    visit.go("#/drift/fine/coarse")
+    page.get_by_role("heading", name="Drift").wait_for()
+    kept = page.locator(".figure dd").first.inner_text()
+    page.get_by_role("slider").fill("0.99")
+    page.wait_for_function("k => document.querySelector('.figure dd').innerText !== k", arg=kept)
+    page.wait_for_url(re.compile("cutoff=0.99"))
+    visit.check()
+
+
+def test_labels_and_notes_are_kept(visit):
+    page = visit.go("#/d/fine/r/42")
+    page.keyboard.press("l")
+    page.get_by_label("Your label").fill("a <b>label</b>")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="a <b>label</b>").wait_for()
+    page.get_by_label("Note on region 42").fill("remember this")
+    page.get_by_role("button", name="Keep the note").click()
+    page.get_by_role("button", name="Keep the note").wait_for(state="detached")
+    visit.go("#/notes")
+    page.get_by_text("remember this").wait_for()
+    page.get_by_text("a <b>label</b>").wait_for()
+    page.reload()
+    page.get_by_text("remember this").wait_for()
+    visit.check()
+
+
+def test_every_page_by_keyboard_alone(visit):
+    page = visit.page
+    page.reload()
+    page.locator("main h1").wait_for()
+    page.keyboard.press("Tab")
+    assert focused(page) == "Skip to the page"
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if "fine" in (focused(page) or ""):
+            break
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Largest").wait_for()
+    for key, ready in (("s", "Regions in view"), ("m", "Regions in view")):
+        page.keyboard.press(key)
+        page.get_by_role("listbox", name=ready).get_by_role("option").first.wait_for()
+    page.get_by_role("application").focus()
+    before = page.evaluate("document.querySelector('canvas').picture.scene.camera.text")
+    for key in ("ArrowLeft", "ArrowUp", "+", "-"):
+        page.keyboard.press(key)
+    assert page.evaluate("document.querySelector('canvas').picture.scene.camera.text") != before
+    page.keyboard.press("0")
+    page.keyboard.press("Tab")  # to the list beside the picture
+    page.get_by_role("listbox", name="Regions in view").focus()
+    page.keyboard.press("ArrowDown")
+    page.locator(".inspector h2").wait_for()
+    page.keyboard.press("ArrowRight")  # a true neighbour
+    page.wait_for_timeout(150)
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Members").wait_for()
+    page.keyboard.press("p")
+    page.locator(".tray li").wait_for()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("7")
+    page.keyboard.press("Enter")
+    for key, shown in (("", 7), ("j", 8), ("k", 7)):
+        if key:
+            page.keyboard.press(key)
+        page.wait_for_function(
+            "k => document.querySelector('.crumb .key')?.textContent.startsWith(k)", arg=f"{shown}·"
+        )
+    page.keyboard.press("]")
+    page.wait_for_function("() => !location.hash.endsWith('/r/7')")
+    page.get_by_role("heading", name="Members").wait_for()
+    page.keyboard.press("c")
+    page.wait_for_function(
+        "() => navigator.clipboard.readText().then((t) => t.includes('dictionary.region('))"
+    )
+    page.keyboard.press("?")
+    page.get_by_role("heading", name="Keys").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("heading", name="Keys").wait_for(state="detached")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("live text")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Live text").wait_for()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("5")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/r/5$"))
+    visit.check()
+
+
+def test_shortcuts_can_be_turned_off(visit):
+    page = visit.go("#/d/fine/regions")
+    page.keyboard.press("?")
+    page.get_by_label("Single-key shortcuts").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("s")
+    page.wait_for_timeout(100)
+    assert page.url.endswith("/regions")
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox", name="Command").wait_for()
+
+
+def test_a_deep_link_without_the_token_says_what_to_do(browser, served):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{served.port}/#/d/fine/r/7")
+    page.get_by_text("open the link that `exemplars explore` printed").wait_for()
+    page.goto(f"http://127.0.0.1:{served.port}/#t={TOKEN}")
+    page.get_by_role("heading", name="4 dictionaries").wait_for()
+    assert TOKEN not in page.url
+    context.close()
+
+
+def test_hostile_texts_stay_texts(visit):
+    page = visit.page
+    for i, text in enumerate(HOSTILE):
+        page.evaluate(
+            """async ([id, label]) => { const { send, forget } = await import("app/api");
+            await send("PUT", `/d/hostile/regions/${id}/label`, { label });
+            forget("/d/hostile"); }""",
+            [i, text],
+        )
+    routes = [r.replace("fine", "hostile") for r in ROUTES if "drift" not in r and "steer" not in r]
+    for route in [*routes, "#/d/hostile/regions?_search=%3Cscript%3E", "#/d/%3Cimg%20src=x%3E",
+                  "#/%3Cscript%3E", "#/d/hostile/regions?member_count__gte=%3Cimg%3E"]:  # fmt: skip
+        page.evaluate("route => { location.hash = route }", route)
+        page.wait_for_timeout(250)
+    for i in (0, 1, 4, 10):
+        visit.go(f"#/d/hostile/r/{i}")
+        page.wait_for_function(
+            "id => document.querySelector('.crumb .key')?.textContent.startsWith(`${id}·`)",
+            arg=str(i),
+        )
+        assert HOSTILE[i] in page.locator("h1").inner_text()
+        page.mouse.wheel(0, 4000)
+        page.wait_for_timeout(200)
+        page.keyboard.press("p")
+    page.keyboard.press("/")
+    page.keyboard.type("<img")
+    page.wait_for_timeout(500)
+    page.keyboard.press("Escape")
+    visit.go("#/d/hostile/text")
+    page.get_by_label("Text to read").fill(HOSTILE[0] + HOSTILE[7])
+    page.wait_for_function("() => document.querySelectorAll('.strip .tok').length > 20")
+    assert page.locator("main img, main script, main iframe").count() == 0
+    visit.check()
+
+
+def test_hidden_characters_are_seen(visit):
+    page = visit.go("#/d/hostile/r/8")
+    assert "‹202E›" in page.locator("main").inner_text()
+    assert "\u202e" not in page.locator("main").inner_text()
+
+
+def test_axe_finds_nothing_on_any_page_in_either_theme(visit):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="accessibility is tested with axe: pip install axe-playwright-python",
+    )
+    found = {}
+    visit.page.emulate_media(reduced_motion="reduce")  # else colours are seen on their way
+    for route in ROUTES:
+        page = visit.go(route)
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            for v in axe.Axe().run(page).response["violations"]:
+                nodes = [(n["target"], n.get("failureSummary", "")[:200]) for n in v["nodes"][:3]]
+                found[f"{route} {theme} {v['id']}"] = nodes
+    visit.page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    assert found == {}, json.dumps(found, indent=1)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_nothing_hangs_over_at_400_pixels(narrow, route):
+    page = narrow.go(route)
+    over = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert over <= 0
+
+
+@pytest.fixture(scope="module")
+def narrow(browser, served):
+    found = Visit(browser, served, viewport=NARROW, reduced_motion="reduce")
+    yield found
+    found.check()
+    found.close()
+
+
+def test_a_server_that_goes_away_in_mid_stream_leaves_the_page_usable(browser, tmp_path):
+    held = threading.Event()
+
+    def load(name):
+        held.wait(20)
+        raise OSError("never loaded")
+
+    folder = ex.save(synthetic(40, WIDTH), tmp_path / "fine")
+    with Served({"fine": opened(folder)}, load=load, model="tiny") as first:
+        visit = Visit(browser, first)
+        page = visit.go("#/d/fine/text")
+        page.get_by_label("Text to read").fill("a text that is never read")
+        page.get_by_text(re.compile("Waiting for the model|this happens once")).wait_for()
+        first.server.force_exit = True
+        first.server.should_exit = True
+        page.get_by_text("The server does not answer").first.wait_for()
+        held.set()
+    page.get_by_role("link", name="Regions").click()
+    page.get_by_role("button", name="try again").wait_for()
+    page.get_by_label("Text to read").wait_for(state="detached")
+    with Served({"fine": opened(folder)}, port=first.port) as second:
+        assert second.port == first.port
+        page.get_by_role("button", name="try again").click()
+        page.locator(".banner").wait_for(state="detached")
+        page.get_by_role("heading", name="40 of 40 regions").wait_for()
+        assert visit.errors == []
+        visit.close()
