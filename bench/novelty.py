@@ -35,7 +35,7 @@ from exemplars.geometry import cosine_distance, to_directions
 from exemplars.nearest import ExemplarIndex
 
 SITES = ("resid_post.15", "resid_post.24")
-PERCENTILES = (1.0, 2.0, 8.0)
+PERCENTILES = (2.0, 8.0, 1.0)
 BUILDS = {"sotu": "addresses since 1901", "manpages": "English manual pages"}
 DEVELOPMENT = ("Perl", "manpages es", "sotu held", "manpages held, shuffled words")
 """Sets that choices were made on, with the manual pages' dictionaries at the first site."""
@@ -79,13 +79,13 @@ class Scored:
 class Study:
     """One build at one site: dictionaries, baselines, and the scores of all sets."""
 
-    def __init__(self, cache: Path, build: str, site: str) -> None:
+    def __init__(self, cache: Path, build: str, site: str, percentiles: Sequence[float]) -> None:
         self.cache, self.build, self.site = cache, build, site
         vectors, _ = self._read(f"{build} build")
         self.rows = vectors.reshape(-1, vectors.shape[-1])
         self.calibration = ex.calibrate(self.rows, PERCENTILES, norm_multiple=10.0)
         self.dictionaries = {
-            p: ex.partition(self.rows, self.calibration, percentile=p) for p in PERCENTILES
+            p: ex.partition(self.rows, self.calibration, percentile=p) for p in percentiles
         }
         limit = self.calibration.norm_limit
         usable = np.linalg.norm(self.rows, axis=1) <= (np.inf if limit is None else limit)
@@ -340,6 +340,25 @@ def false_sets(study: Study, percentile: float, own: Scored, method: str, n: int
     }
 
 
+def token_level(other: Scored, own: Scored, n: int = 300) -> dict[str, list[float]]:
+    """AUROC of single tokens, of at most so many passages of the own; documents are resampled."""
+    some = np.linspace(0, len(own.document) - 1, min(n, len(own.document))).astype(int)
+    sides = ((other.document, slice(None)), (own.document[some], some))
+    width = own.region.shape[1]
+    draws = [np.repeat(document_draws(d, 20, k), width, axis=1) for k, (d, _) in enumerate(sides)]
+    weights = np.concatenate([np.ones((1, sum(d.shape[1] for d in draws))), np.hstack(draws)])
+    positive = np.arange(weights.shape[1]) < other.region.size
+    found = {}
+    for method in other.tokens:
+        parts = (
+            part.tokens[method][rows].ravel()
+            for part, (_, rows) in zip((other, own), sides, strict=True)
+        )
+        values = weighted_aurocs(np.concatenate(list(parts)).astype(float), positive, weights)
+        found[method] = rounded(float(values[0]), values[1:])
+    return found
+
+
 def measure(
     study: Study, percentile: float, names: Sequence[str], tuned: Sequence[str], sets: bool
 ) -> dict[str, Any]:
@@ -354,15 +373,7 @@ def measure(
             method: separation(other.passage[method], own.passage[method], draws)
             for method in other.passage
         }
-        width = own.region.shape[1]
-        token_draws = tuple(np.repeat(d[:40], width, axis=1) for d in draws)
-        positive = np.arange((len(other.document) + len(own.document)) * width) < other.region.size
-        found["token"][name] = {}
-        for method in other.tokens:
-            both = np.concatenate([other.tokens[method].ravel(), own.tokens[method].ravel()])
-            weights = np.concatenate([np.ones((1, len(both))), np.concatenate(token_draws, axis=1)])
-            values = weighted_aurocs(both.astype(float), positive, weights)
-            found["token"][name][method] = rounded(float(values[0]), values[1:])
+        found["token"][name] = token_level(other, own)
         found["power"][name] = {m: power(own, other, m) for m in (*SCORES, PERPLEXITY)}
         if sets:
             found["set"][name] = set_level(study, percentile, name, own)
@@ -384,14 +395,16 @@ def main() -> None:
     parser.add_argument("--no-sets", action="store_true")
     options = parser.parse_args()
     for build in options.build or BUILDS:
+        there = [n for n in SETS[build] if (options.cache / f"{n}.pt").exists()]
         tuned = (
             [p.stem for p in sorted(options.cache.glob("tuned *.pt"))] if build == "sotu" else []
         )
         for site in options.site or SITES:
-            study = Study(options.cache, build, site)
-            for percentile in options.percentile or PERCENTILES:
+            percentiles = options.percentile or PERCENTILES
+            study = Study(options.cache, build, site, percentiles)
+            for percentile in percentiles:
                 dictionary = study.dictionaries[percentile]
-                found = measure(study, percentile, SETS[build], tuned, not options.no_sets)
+                found = measure(study, percentile, there, tuned, not options.no_sets)
                 results.write(
                     "novelty",
                     what=f"novelty {build} {site} p{percentile:g}",
