@@ -22,7 +22,64 @@ REQUIRED = {
     "other centuries": ("sotu 19th century", "sotu 18th century"),
 }  # fmt: skip
 
-HEAD = (HERE / "novelty_head.md").read_text(encoding="utf-8")
+HEAD = """# Novelty
+
+Is a text unlike what a dictionary has seen?
+
+```
+exemplars build MODEL --site resid_post.15 -p 2 --text corpus/ --hold-out 0.2 --out l15
+exemplars novelty l15 --text incoming/
+exemplars novelty l15 --text incoming/ --calibration known/ --figure novelty.svg --json
+```
+
+The first line of the answer says whether the texts as a set are unlike what the dictionary has
+seen, with a p-value; then come the two tests of the set, the texts one by one, and the most
+unusual tokens in context. In Python: `exemplars.analyses.novelty.novelty`. Scores and p-values
+are defined in [method.md](method.md#novelty).
+
+How to read it.
+
+- *What p means.* How often a document of the build's own kind would score as high. It is found by
+  reading other documents of that kind which the build has not read: the slice it held out
+  (`--hold-out` in `build`, the best), documents it did not come to, or what `--calibration`
+  names. `--built-from` says where the build's texts lie now. Without any of these there are
+  scores, and the command says that it can give no p-value.
+- *The document is the unit.* Passages of one document are alike, so a document has one vote
+  however long it is. No p-value is below 1 / (documents + 1), and with fewer than 19 documents
+  none is given.
+- *Small p is not danger, large p is not safety.* A set is unlike the build's kind in what this
+  site and this score see. What the score does not see is not ruled out, and what is alike on the
+  surface can differ in what matters.
+- *In θ, within θ.* Distance to the nearest exemplar in thresholds, and the share of tokens within
+  one: the quantities the method's author reports. Within-threshold rates of texts of another kind
+  differ little from those of the build's own; so look at the score and its p-value.
+
+"""
+
+ABOUT = """## How it was measured
+
+SmolLM2-135M-Instruct in bfloat16, passages of exactly 128 tokens, each read by itself, the first
+position masked. Two builds: State of the Union addresses since 1901 (500 passages of 42
+addresses), and Debian's English manual pages (300 passages of 150 pages). The texts of the
+build's own kind that it is compared with are passages of *other* addresses (1,050 of 81) and
+other pages: no document is both built on and evaluated. English manual pages are a set of their
+own beside the addresses, so that language and kind of text can be told apart: beside the manual
+pages' dictionary, the German ones differ in language alone. Shuffled words are the words of the
+held-out passages; chat is harmless instructions in the model's chat template; random tokens are
+drawn uniformly from the vocabulary.
+
+Baselines, all fitted on the build's rows: **Mahalanobis** length of the centered direction of a
+token, covariance shrunk as in detectors (0.3), mean over tokens, and of the *mean direction* of a
+passage (shrinkage 0.1); **core-set distance**, the cosine distance to the nearest of as many
+random rows of the build as the dictionary has regions; the model's own **perplexity** (mean
+negative log-probability), which needs no dictionary and no activations, but the whole model. Of
+sets also the shift of the histogram over the core-set's cells.
+
+Intervals are 95 % and resample documents of both sides (200 times; of sets 30, of tokens 20).
+**Development**: the default score, and p, were chosen by the manual pages' dictionaries at
+resid_post.15 with the sets marked †; all other rows are a report.
+
+"""
 
 
 def newest() -> list[dict]:
@@ -189,9 +246,10 @@ def page() -> str:
     ) else [r for r in rows if r["percentile"] == 2]  # fmt: skip
     figure(rows, chosen[0]["percentile"])
     parts = [
-        HEAD,
-        f"*{max(r['date'] for r in rows)}, commit {rows[-1]['commit']}, `bench/novelty.py`; tables "
-        "by `bench/novelty_page.py`.*",
+        HEAD
+        + ABOUT
+        + f"*{max(r['date'] for r in rows)}, commit {rows[-1]['commit']}, `bench/novelty.py`; "
+        "tables by `bench/novelty_page.py`.*",
         "### In short: passages\n\nOver all sets, sites and percentiles but those of development, "
         "95 % intervals of AUROC:\n\n" + in_short(rows),
         f"![AUROC by kind of text](figures/{FIGURE.name}.png)",
