@@ -11,6 +11,7 @@ first site, with the sets of `DEVELOPMENT`. Everything else is reported.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,14 @@ class Study:
         chosen = np.random.default_rng([seed, 0xC0]).permutation(len(self.directions))[:k]
         return self.directions[np.sort(chosen)]
 
+    def place(self, name: str, percentile: float, suffix: str) -> Path:
+        """A file of the cache."""
+        folder = self.cache / "scored"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{self.build} {self.site} p{percentile:g} {name}.{suffix}"
+
     def scored(self, name: str, percentile: float) -> Scored:
-        path = self.cache / "scored" / f"{self.build} {self.site} p{percentile:g} {name}.npz"
+        path = self.place(name, percentile, "npz")
         if path.exists():
             kept = np.load(path)
             return _unpacked(kept)
@@ -136,7 +143,6 @@ class Study:
             content["document"].numpy(), region.reshape(shape).astype(np.int32),
             nearest.reshape(shape).astype(np.int32), tokens, passage,
         )  # fmt: skip
-        path.parent.mkdir(exist_ok=True)
         np.savez(path, **_packed(found))
         return found
 
@@ -359,30 +365,40 @@ def token_level(other: Scored, own: Scored, n: int = 300) -> dict[str, list[floa
     return found
 
 
-def measure(
-    study: Study, percentile: float, names: Sequence[str], tuned: Sequence[str], sets: bool
-) -> dict[str, Any]:
-    own = study.scored(f"{study.build} held", percentile)
-    found: dict[str, Any] = {"passage": {}, "token": {}, "set": {}, "power": {}}
-    for name in (*names, *tuned):
-        other = study.scored(name, percentile)
-        draws = tuple(
-            document_draws(part.document, RESAMPLES, k) for k, part in enumerate((other, own))
-        )
-        found["passage"][name] = {
+def against(study: Study, percentile: float, name: str, own: Scored) -> dict[str, Any]:
+    """One set beside the build's own kind, at all levels; kept in the cache."""
+    path = study.place(name, percentile, "json")
+    if path.exists():
+        return json.loads(path.read_text())
+    other = study.scored(name, percentile)
+    draws = tuple(
+        document_draws(part.document, RESAMPLES, k) for k, part in enumerate((other, own))
+    )
+    found = {
+        "passage": {
             method: separation(other.passage[method], own.passage[method], draws)
             for method in other.passage
-        }
-        found["token"][name] = token_level(other, own)
-        found["power"][name] = {m: power(own, other, m) for m in (*SCORES, PERPLEXITY)}
-        if sets:
-            found["set"][name] = set_level(study, percentile, name, own)
-        print(study.build, study.site, percentile, name, flush=True)
-    found["conformal"] = {m: conformal(own, m) for m in (*SCORES, PERPLEXITY)}
-    found["false_sets"] = {
-        m: false_sets(study, percentile, own, m) for m in ("standard", "distance")
+        },
+        "token": token_level(other, own),
+        "power": {m: power(own, other, m) for m in (*SCORES, PERPLEXITY)},
+        "set": set_level(study, percentile, name, own),
     }
+    path.write_text(json.dumps(found))
+    print(study.build, study.site, percentile, name, flush=True)
     return found
+
+
+def measure(study: Study, percentile: float, names: Sequence[str]) -> dict[str, Any]:
+    own = study.scored(f"{study.build} held", percentile)
+    each = {name: against(study, percentile, name, own) for name in names}
+    return {
+        **{
+            level: {name: found[level] for name, found in each.items()}
+            for level in ("passage", "token", "set", "power")
+        },
+        "conformal": {m: conformal(own, m) for m in (*SCORES, PERPLEXITY)},
+        "false_sets": {m: false_sets(study, percentile, own, m) for m in ("standard", "distance")},
+    }
 
 
 def main() -> None:
@@ -392,7 +408,6 @@ def main() -> None:
     parser.add_argument("--build", action="append", choices=list(BUILDS))
     parser.add_argument("--site", action="append", choices=SITES)
     parser.add_argument("--percentile", action="append", type=float, choices=PERCENTILES)
-    parser.add_argument("--no-sets", action="store_true")
     options = parser.parse_args()
     for build in options.build or BUILDS:
         there = [n for n in SETS[build] if (options.cache / f"{n}.pt").exists()]
@@ -404,7 +419,7 @@ def main() -> None:
             study = Study(options.cache, build, site, percentiles)
             for percentile in percentiles:
                 dictionary = study.dictionaries[percentile]
-                found = measure(study, percentile, there, tuned, not options.no_sets)
+                found = measure(study, percentile, [*there, *tuned])
                 results.write(
                     "novelty",
                     what=f"novelty {build} {site} p{percentile:g}",
