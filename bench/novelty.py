@@ -52,7 +52,8 @@ SETS = {
         *("manpages ja", "chat", "manpages held, shuffled words", "random tokens"),
     ),
 }
-PASSAGE, CORESET, PERPLEXITY = "Mahalanobis, passage mean", "core-set distance", "perplexity"
+PASSAGE, PERPLEXITY = "Mahalanobis, passage mean", "perplexity"
+CORESET, CORESET_MEAN = "core-set distance", "core-set mean"
 MAHALANOBIS = "Mahalanobis"
 SET_SIZE = 50
 N_SETS = 200
@@ -108,6 +109,15 @@ class Study:
         chosen = np.random.default_rng([seed, 0xC0]).permutation(len(self.directions))[:k]
         return self.directions[np.sort(chosen)]
 
+    def coreset_means(self, percentile: float) -> np.ndarray:
+        """Unit means of the build's rows nearest to each row of the core-set: what `mean` has."""
+        rows = self.coreset(percentile)
+        nearest, _ = ExemplarIndex(rows.shape[1]).nearest(self.directions, rows)
+        sums = np.zeros(rows.shape)
+        np.add.at(sums, nearest, self.directions)
+        length = np.linalg.norm(sums, axis=1, keepdims=True)
+        return np.where(length > 0, sums / np.maximum(length, 1e-12), rows)
+
     def place(self, name: str, percentile: float, suffix: str) -> Path:
         """A file of the cache."""
         folder = self.cache / "scored"
@@ -134,6 +144,8 @@ class Study:
             directions, self.coreset(percentile)
         )
         tokens[CORESET] = cosine_distance(similarity)
+        means = self.coreset_means(percentile)[nearest]
+        tokens[CORESET_MEAN] = 1 - np.einsum("nd,nd->n", directions, means)
         tokens[PERPLEXITY] = -content["log_probability"].numpy().astype(float).reshape(-1)
         tokens = {k: v.reshape(shape).astype(np.float32) for k, v in tokens.items()}
         of_means = directions.reshape(*shape, -1).mean(axis=1) - self.mean_center
@@ -232,7 +244,7 @@ def set_scores(study: Study, percentile: float) -> dict[str, SetScore]:
     other = np.bincount(nearest, minlength=k) / len(nearest)
     means = {
         name: (lambda found, sets, name=name: found.passage[name][sets].mean(axis=1))
-        for name in (*SCORES, "beyond θ", MAHALANOBIS, PASSAGE, CORESET, PERPLEXITY)
+        for name in (*SCORES, "beyond θ", MAHALANOBIS, PASSAGE, CORESET, CORESET_MEAN, PERPLEXITY)
     }
     return means | {
         "region histogram": lambda found, sets: shifts(found.region, sets, shares),
@@ -396,8 +408,8 @@ def measure(study: Study, percentile: float, names: Sequence[str]) -> dict[str, 
             level: {name: found[level] for name, found in each.items()}
             for level in ("passage", "token", "set", "power")
         },
-        "conformal": {m: conformal(own, m) for m in (*SCORES, PERPLEXITY)},
-        "false_sets": {m: false_sets(study, percentile, own, m) for m in ("standard", "distance")},
+        "conformal": {m: conformal(own, m) for m in (*SCORES, CORESET, PERPLEXITY)},
+        "false_sets": {m: false_sets(study, percentile, own, m) for m in ("mean", "distance")},
     }
 
 
