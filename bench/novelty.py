@@ -11,6 +11,7 @@ first site, with the sets of `DEVELOPMENT`. Everything else is reported.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from exemplars.geometry import cosine_distance, to_directions
 from exemplars.nearest import ExemplarIndex
 
 SITES = ("resid_post.15", "resid_post.24")
-PERCENTILES = (1.0, 2.0, 8.0)
+PERCENTILES = (2.0, 8.0, 1.0)
 BUILDS = {"sotu": "addresses since 1901", "manpages": "English manual pages"}
 DEVELOPMENT = ("Perl", "manpages es", "sotu held", "manpages held, shuffled words")
 """Sets that choices were made on, with the manual pages' dictionaries at the first site."""
@@ -51,7 +52,8 @@ SETS = {
         *("manpages ja", "chat", "manpages held, shuffled words", "random tokens"),
     ),
 }
-PASSAGE, CORESET, PERPLEXITY = "Mahalanobis, passage mean", "core-set distance", "perplexity"
+PASSAGE, PERPLEXITY = "Mahalanobis, passage mean", "perplexity"
+CORESET, CORESET_MEAN = "core-set distance", "core-set mean"
 MAHALANOBIS = "Mahalanobis"
 SET_SIZE = 50
 N_SETS = 200
@@ -79,13 +81,13 @@ class Scored:
 class Study:
     """One build at one site: dictionaries, baselines, and the scores of all sets."""
 
-    def __init__(self, cache: Path, build: str, site: str) -> None:
+    def __init__(self, cache: Path, build: str, site: str, percentiles: Sequence[float]) -> None:
         self.cache, self.build, self.site = cache, build, site
         vectors, _ = self._read(f"{build} build")
         self.rows = vectors.reshape(-1, vectors.shape[-1])
         self.calibration = ex.calibrate(self.rows, PERCENTILES, norm_multiple=10.0)
         self.dictionaries = {
-            p: ex.partition(self.rows, self.calibration, percentile=p) for p in PERCENTILES
+            p: ex.partition(self.rows, self.calibration, percentile=p) for p in percentiles
         }
         limit = self.calibration.norm_limit
         usable = np.linalg.norm(self.rows, axis=1) <= (np.inf if limit is None else limit)
@@ -107,8 +109,23 @@ class Study:
         chosen = np.random.default_rng([seed, 0xC0]).permutation(len(self.directions))[:k]
         return self.directions[np.sort(chosen)]
 
+    def coreset_means(self, percentile: float) -> np.ndarray:
+        """Unit means of the build's rows nearest to each row of the core-set: what `mean` has."""
+        rows = self.coreset(percentile)
+        nearest, _ = ExemplarIndex(rows.shape[1]).nearest(self.directions, rows)
+        sums = np.zeros(rows.shape)
+        np.add.at(sums, nearest, self.directions)
+        length = np.linalg.norm(sums, axis=1, keepdims=True)
+        return np.where(length > 0, sums / np.maximum(length, 1e-12), rows)
+
+    def place(self, name: str, percentile: float, suffix: str) -> Path:
+        """A file of the cache."""
+        folder = self.cache / "scored"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{self.build} {self.site} p{percentile:g} {name}.{suffix}"
+
     def scored(self, name: str, percentile: float) -> Scored:
-        path = self.cache / "scored" / f"{self.build} {self.site} p{percentile:g} {name}.npz"
+        path = self.place(name, percentile, "npz")
         if path.exists():
             kept = np.load(path)
             return _unpacked(kept)
@@ -127,6 +144,8 @@ class Study:
             directions, self.coreset(percentile)
         )
         tokens[CORESET] = cosine_distance(similarity)
+        means = self.coreset_means(percentile)[nearest]
+        tokens[CORESET_MEAN] = 1 - np.einsum("nd,nd->n", directions, means)
         tokens[PERPLEXITY] = -content["log_probability"].numpy().astype(float).reshape(-1)
         tokens = {k: v.reshape(shape).astype(np.float32) for k, v in tokens.items()}
         of_means = directions.reshape(*shape, -1).mean(axis=1) - self.mean_center
@@ -136,7 +155,6 @@ class Study:
             content["document"].numpy(), region.reshape(shape).astype(np.int32),
             nearest.reshape(shape).astype(np.int32), tokens, passage,
         )  # fmt: skip
-        path.parent.mkdir(exist_ok=True)
         np.savez(path, **_packed(found))
         return found
 
@@ -226,7 +244,7 @@ def set_scores(study: Study, percentile: float) -> dict[str, SetScore]:
     other = np.bincount(nearest, minlength=k) / len(nearest)
     means = {
         name: (lambda found, sets, name=name: found.passage[name][sets].mean(axis=1))
-        for name in (*SCORES, "beyond θ", MAHALANOBIS, PASSAGE, CORESET, PERPLEXITY)
+        for name in (*SCORES, "beyond θ", MAHALANOBIS, PASSAGE, CORESET, CORESET_MEAN, PERPLEXITY)
     }
     return means | {
         "region histogram": lambda found, sets: shifts(found.region, sets, shares),
@@ -340,38 +358,59 @@ def false_sets(study: Study, percentile: float, own: Scored, method: str, n: int
     }
 
 
-def measure(
-    study: Study, percentile: float, names: Sequence[str], tuned: Sequence[str], sets: bool
-) -> dict[str, Any]:
-    own = study.scored(f"{study.build} held", percentile)
-    found: dict[str, Any] = {"passage": {}, "token": {}, "set": {}, "power": {}}
-    for name in (*names, *tuned):
-        other = study.scored(name, percentile)
-        draws = tuple(
-            document_draws(part.document, RESAMPLES, k) for k, part in enumerate((other, own))
+def token_level(other: Scored, own: Scored, n: int = 300) -> dict[str, list[float]]:
+    """AUROC of single tokens, of at most so many passages of the own; documents are resampled."""
+    some = np.linspace(0, len(own.document) - 1, min(n, len(own.document))).astype(int)
+    sides = ((other.document, slice(None)), (own.document[some], some))
+    width = own.region.shape[1]
+    draws = [np.repeat(document_draws(d, 20, k), width, axis=1) for k, (d, _) in enumerate(sides)]
+    weights = np.concatenate([np.ones((1, sum(d.shape[1] for d in draws))), np.hstack(draws)])
+    positive = np.arange(weights.shape[1]) < other.region.size
+    found = {}
+    for method in other.tokens:
+        parts = (
+            part.tokens[method][rows].ravel()
+            for part, (_, rows) in zip((other, own), sides, strict=True)
         )
-        found["passage"][name] = {
+        values = weighted_aurocs(np.concatenate(list(parts)).astype(float), positive, weights)
+        found[method] = rounded(float(values[0]), values[1:])
+    return found
+
+
+def against(study: Study, percentile: float, name: str, own: Scored) -> dict[str, Any]:
+    """One set beside the build's own kind, at all levels; kept in the cache."""
+    path = study.place(name, percentile, "json")
+    if path.exists():
+        return json.loads(path.read_text())
+    other = study.scored(name, percentile)
+    draws = tuple(
+        document_draws(part.document, RESAMPLES, k) for k, part in enumerate((other, own))
+    )
+    found = {
+        "passage": {
             method: separation(other.passage[method], own.passage[method], draws)
             for method in other.passage
-        }
-        width = own.region.shape[1]
-        token_draws = tuple(np.repeat(d[:40], width, axis=1) for d in draws)
-        positive = np.arange((len(other.document) + len(own.document)) * width) < other.region.size
-        found["token"][name] = {}
-        for method in other.tokens:
-            both = np.concatenate([other.tokens[method].ravel(), own.tokens[method].ravel()])
-            weights = np.concatenate([np.ones((1, len(both))), np.concatenate(token_draws, axis=1)])
-            values = weighted_aurocs(both.astype(float), positive, weights)
-            found["token"][name][method] = rounded(float(values[0]), values[1:])
-        found["power"][name] = {m: power(own, other, m) for m in (*SCORES, PERPLEXITY)}
-        if sets:
-            found["set"][name] = set_level(study, percentile, name, own)
-        print(study.build, study.site, percentile, name, flush=True)
-    found["conformal"] = {m: conformal(own, m) for m in (*SCORES, PERPLEXITY)}
-    found["false_sets"] = {
-        m: false_sets(study, percentile, own, m) for m in ("standard", "distance")
+        },
+        "token": token_level(other, own),
+        "power": {m: power(own, other, m) for m in (*SCORES, PERPLEXITY)},
+        "set": set_level(study, percentile, name, own),
     }
+    path.write_text(json.dumps(found))
+    print(study.build, study.site, percentile, name, flush=True)
     return found
+
+
+def measure(study: Study, percentile: float, names: Sequence[str]) -> dict[str, Any]:
+    own = study.scored(f"{study.build} held", percentile)
+    each = {name: against(study, percentile, name, own) for name in names}
+    return {
+        **{
+            level: {name: found[level] for name, found in each.items()}
+            for level in ("passage", "token", "set", "power")
+        },
+        "conformal": {m: conformal(own, m) for m in (*SCORES, CORESET, PERPLEXITY)},
+        "false_sets": {m: false_sets(study, percentile, own, m) for m in ("mean", "distance")},
+    }
 
 
 def main() -> None:
@@ -381,17 +420,18 @@ def main() -> None:
     parser.add_argument("--build", action="append", choices=list(BUILDS))
     parser.add_argument("--site", action="append", choices=SITES)
     parser.add_argument("--percentile", action="append", type=float, choices=PERCENTILES)
-    parser.add_argument("--no-sets", action="store_true")
     options = parser.parse_args()
     for build in options.build or BUILDS:
+        there = [n for n in SETS[build] if (options.cache / f"{n}.pt").exists()]
         tuned = (
             [p.stem for p in sorted(options.cache.glob("tuned *.pt"))] if build == "sotu" else []
         )
         for site in options.site or SITES:
-            study = Study(options.cache, build, site)
-            for percentile in options.percentile or PERCENTILES:
+            percentiles = options.percentile or PERCENTILES
+            study = Study(options.cache, build, site, percentiles)
+            for percentile in percentiles:
                 dictionary = study.dictionaries[percentile]
-                found = measure(study, percentile, SETS[build], tuned, not options.no_sets)
+                found = measure(study, percentile, [*there, *tuned])
                 results.write(
                     "novelty",
                     what=f"novelty {build} {site} p{percentile:g}",

@@ -36,6 +36,11 @@ def sets(model: ex.Model, folder: Path) -> dict[str, Callable[[], Passages]]:
     def read(texts: Any, per_document: int = 1, most: int = N) -> Callable[[], Passages]:
         return lambda: corpora.passages(model, texts, per_document, most)
 
+    def thinned(name: str) -> Passages:
+        whole = held[name]()
+        chosen = np.linspace(0, len(whole.ids) - 1, N).astype(int)
+        return Passages(whole.ids[chosen], whole.document[chosen])
+
     held = {
         "sotu held": read(modern[third:], 13, 1050),
         "manpages held": read(pages[some:], 3, 510),
@@ -59,11 +64,6 @@ def sets(model: ex.Model, folder: Path) -> dict[str, Callable[[], Passages]]:
             for name in held
         },
     }
-
-    def thinned(name: str) -> Passages:
-        whole = held[name]()
-        chosen = np.linspace(0, len(whole.ids) - 1, N).astype(int)
-        return Passages(whole.ids[chosen], whole.document[chosen])
 
 
 def read(model: ex.Model, found: Passages, path: Path) -> None:

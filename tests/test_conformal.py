@@ -71,6 +71,13 @@ def test_p_values_fall_as_scores_rise_and_are_never_below_the_least():
     assert usual.p_value(-1e9, 10) == 1.0
 
 
+def test_ties_count_against_novelty():
+    usual = UsualScores(tuple(np.full(5, float(k % 2)) for k in range(40)), 5)
+    assert usual.p_value(1.0, 5) == usual.token_p_value(1.0) == 21 / 41
+    assert usual.p_value(0.0, 5) == usual.token_p_value(0.0) == 1.0
+    assert exchange_test("mean", MeanScore(np.zeros(40)), 3).p == 1.0
+
+
 def test_too_few_documents_say_nothing():
     few = UsualScores(drawn(LEAST_DOCUMENTS - 1, 0), 5)
     assert np.isnan(few.p_value(0.0, 5))

@@ -333,6 +333,8 @@ def test_the_command_gives_json(ask, built):
     assert status == 0, err
     found = json.loads(said)
     assert len(found["documents"]) == 20
+    assert found["verdict"] in found["answer"] or found["verdict"] == "alike"
+    assert found["flagged"] == sum(d["p"] <= 0.05 for d in found["documents"])
     assert len(found["tokens"]) == 3
     assert found["score"] == "joint"
     assert found["usual"]["source"] == "documents given with --calibration"

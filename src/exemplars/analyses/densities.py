@@ -23,12 +23,13 @@ PSEUDO_MEMBERS = 20.0
 
 SCORES: Mapping[str, str] = {
     "distance": "cosine distance to the nearest exemplar, in θ",
-    "standard": "that distance less the region's mean, over its standard deviation",
-    "tail": "−ln of the share of the region's members that lie as far out",
-    "rarity": "−ln of the region's share of the stream",
-    "joint": "rarity + tail",
-    "mean": "cosine distance to the mean of the nearest region",
-    "whitened": "length of the direction where the dictionary's regions vary equally in all axes",
+    "standard": "distance to the nearest exemplar, less the mean of its region's members and over "
+    "their standard deviation",
+    "tail": "−ln of the share of the nearest region's members that lie as far from its exemplar",
+    "rarity": "−ln of the nearest region's share of the stream",
+    "joint": "−ln of the share of the stream that is in the nearest region and as far out in it",
+    "mean": "cosine distance to the mean of the nearest region's members",
+    "whitened": "length of the direction where the regions vary alike in all axes",
 }
 
 

@@ -34,7 +34,7 @@ from exemplars.tokenization import LocatedDocument, excerpt, locate
 if TYPE_CHECKING:
     from exemplars.models import Model
 
-SCORE = "standard"
+SCORE = "mean"
 """The default score of a token."""
 CALIBRATION_ROWS = 50_000
 

@@ -87,7 +87,7 @@ def novelty(
     from exemplars import figures
     from exemplars.analyses.novelty import SCORE
     from exemplars.analyses.novelty import novelty as compare
-    from exemplars.report.novelty import novelty_figure, novelty_text
+    from exemplars.report.novelty import novelty_figure, novelty_summary, novelty_text
 
     dictionary = open_dictionary(folder)
     asked = texts_of(text, column, split)
@@ -102,7 +102,9 @@ def novelty(
     if figure is not None:
         svg, png = figures.save_figure(novelty_figure(report), figure)
         say(f"written to {svg} and {png}")
-    print_result(report, novelty_text(report), json)
+    print_result(
+        novelty_summary(report) if json else None, None if json else novelty_text(report), json
+    )
 
 
 def _usual(

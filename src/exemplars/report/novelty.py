@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +35,15 @@ def novelty_text(report: NoveltyReport) -> str:
     return "\n\n".join(parts)
 
 
+def novelty_summary(report: NoveltyReport) -> dict[str, Any]:
+    """The report for programs, with the answer and the verdict."""
+    fields = {f.name: getattr(report, f.name) for f in dataclasses.fields(report)}
+    return {
+        "answer": answer(report), "verdict": report.verdict, "flagged": report.flagged,
+        "within_threshold": report.mean("within_threshold"), **fields,
+    }  # fmt: skip
+
+
 def answer(report: NoveltyReport) -> str:
     """Whether these texts are unlike what the dictionary has seen, in a sentence or two."""
     n = len(report.documents)
@@ -53,8 +63,8 @@ def answer(report: NoveltyReport) -> str:
             f"seen (p = {report.p:.2g})"
         )
     said += (
-        f": {report.mean('within_threshold'):.1%} of the tokens lie within θ of an exemplar, and "
-        f"{usual.within_threshold:.1%} of those of texts of its own kind."
+        f": {report.mean('within_threshold'):.1%} of the tokens lie within θ of an exemplar, "
+        f"of texts of its own kind {usual.within_threshold:.1%}."
     )
     if n > 1:
         by_chance = report.level * n
