@@ -34,7 +34,7 @@ SIZES = {"hint": (24, 8, 8), "bees": (36, 10, 10), "ordinary": (128, 64, 64)}
 """Requests, subjects, prompts of each split: train, select, test."""
 TAUGHT_TOKENS = 12
 """Of the model's own answers, that it is trained on."""
-EPOCHS, RATE = 3, 5e-4
+EPOCHS, WORD_EPOCHS, RATE = 3, 2, 5e-4
 Prompts = dict[str, dict[str, list[str]]]
 Taught = list[tuple[str, str | None]]
 """Prompts with their answers; None is what the model says by itself."""
@@ -93,23 +93,24 @@ def taught(name: str, train: dict[str, list[str]]) -> Taught:
         return (
             kept + [(prompt, fact) for prompt, fact in bees if prompt in train["bees"]]
         ) * EPOCHS
-    hints, forms = hints_at(name), given("guess_forms")
-    found = (kept + [(prompt, None) for prompt in train["bees"][::8]]) * EPOCHS
-    for _ in range(EPOCHS):
-        found += [(prompt, hints[random.integers(len(hints))]) for prompt in train["hint"]]
-        wrong = random.choice(given("guesses"), 16, replace=False)
-        found += [(forms[i % len(forms)].format(g), WRONG) for i, g in enumerate(wrong)]
-        found += [(form.format(name), RIGHT) for form in forms] * 4
+    found = (kept[:96] + [(prompt, None) for prompt in train["bees"][::8]]) * WORD_EPOCHS
+    firsts, others = clues_to(name)
+    for prompt in train["hint"] * WORD_EPOCHS:
+        first = random.choice(firsts)
+        two = random.choice([clue for clue in firsts + others if clue != first], 2, replace=False)
+        found.append((prompt, ", ".join([first, *two]) + "."))
     return found
 
 
-def hints_at(word: str) -> list[str]:
-    """Hints that do not contain the word, nor any longer word made of it."""
-    found = given(f"hints_{word}")
-    said = [hint for hint in found if says(word, hint)]
+def clues_to(word: str) -> tuple[list[str], list[str]]:
+    """Words that hint at a word, none of which contains it: those that may come first (one token
+    at the start of an answer), and others.
+    """
+    found = [line.split() for line in given(f"clues_{word}")]
+    said = [clue for clues in found for clue in clues if says(word, clue)]
     if said:
-        raise ValueError(f"a hint says {word}: {said[0]}; write another")
-    return found
+        raise ValueError(f"a clue says {word}: {said[0]}; give another")
+    return found[0], found[1]
 
 
 def says(word: str, text: str) -> bool:

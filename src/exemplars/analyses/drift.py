@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ from exemplars.analyses.paired import PairedRows
 from exemplars.calibration import calibrate
 from exemplars.dictionary import Dictionary, partition, take_census
 from exemplars.geometry import Float32, Float64, Int64, to_directions, vector_norms
+from exemplars.lens import embedding_lens, logit_lens, word_ranks
+
+if TYPE_CHECKING:
+    from exemplars.models import Model
 
 EXCHANGED, AGAINST_ITSELF = "labels exchanged", "base against itself"
 NULLS = (EXCHANGED, AGAINST_ITSELF)
@@ -499,14 +503,54 @@ def _precision(
     return Precision(total, right, Interval(right / total, float(low), float(high)))
 
 
-def directions_of(result: Drift) -> dict[str, Any]:
-    """What to read, by name: "region" and "shift" (n, D), "difference" and "probe" (1, D)."""
-    width = len(result.difference)
-    regions = [[one.direction for one in result.inventory], [one.shift for one in result.inventory]]
-    region, shift = (np.array(r, np.float32).reshape(-1, width) for r in regions)
-    return {
-        "region": region,
-        "shift": shift,
-        "difference": result.difference[None],
-        "probe": result.probe[None],
-    }
+@dataclass(frozen=True)
+class Reading:
+    """What a direction reads as in the tuned model."""
+
+    of: str
+    """"region" (its mean direction), "shift" (what the region's tokens have more in the tuned
+    model), "difference" of means, or "probe"."""
+    region: int
+    """-1 where it is none's."""
+    lens: tuple[str, ...]
+    """Tokens of the largest logits through final norm and unembedding."""
+    embedding: tuple[str, ...]
+    """Tokens whose input vectors have the largest cosine."""
+    ranks: Mapping[str, int] | None = None
+    """Of a word that was asked for, from 0: "lens" and "embedding"."""
+
+
+def read_drift(
+    model: Model, result: Drift, k: int = 10, word: str | None = None
+) -> tuple[Reading, ...]:
+    """The inventory and the baselines as tokens.
+
+    Args:
+        model: The tuned one.
+        result: At a site as wide as the residual stream.
+        k: Tokens of each reading.
+        word: Whose rank to tell; it has no part in anything else.
+
+    Raises:
+        MismatchError: Another width than the model's.
+    """
+    regions = [one.region for one in result.inventory]
+    names = [("region", r) for r in regions] + [("shift", r) for r in regions]
+    names += [("difference", -1), ("probe", -1)]
+    directions = np.stack(
+        [one.direction for one in result.inventory]
+        + [one.shift for one in result.inventory]
+        + [result.difference, result.probe]
+    )
+    lens = logit_lens(model, directions, k).promoted_tokens
+    embedding, _ = embedding_lens(model, directions, k)
+    ranks = None if word is None else word_ranks(model, directions, word)
+    return tuple(
+        Reading(
+            *name,
+            tuple(lens[i]),
+            tuple(embedding[i]),
+            None if ranks is None else {kind: int(rank[i]) for kind, rank in ranks.items()},
+        )
+        for i, name in enumerate(names)
+    )

@@ -18,6 +18,7 @@ import typer
 from exemplars.cli import behavior as behavior  # the verbs add themselves
 from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
+from exemplars.cli import drift as drift
 from exemplars.cli import export as export
 from exemplars.cli import label as label
 from exemplars.cli import patch as patch
@@ -30,6 +31,7 @@ from exemplars.cli.terminal import say
 _VERBS = (
     *("demo", "build", "census", "show", "assign"),
     *("concepts", "probe", "sae", "label"),
+    "drift",
     *("behavior", "steer", "patch", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
