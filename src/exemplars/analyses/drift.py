@@ -30,7 +30,14 @@ from exemplars.analyses.paired import PairedRows
 from exemplars.calibration import calibrate
 from exemplars.dictionary import Dictionary, partition, take_census
 from exemplars.geometry import Float32, Float64, Int64, to_directions, vector_norms
-from exemplars.lens import embedding_lens, logit_lens, word_ranks
+from exemplars.lens import (
+    contrast_lens,
+    embedding_lens,
+    logit_lens,
+    rank_of,
+    top_tokens,
+    word_ranks,
+)
 
 if TYPE_CHECKING:
     from exemplars.models import Model
@@ -43,6 +50,8 @@ _FEWEST = 8
 """Documents, at least: four to propose by and four to confirm by."""
 _SHOWN = 4
 _RESAMPLES = 1000
+_MOST_READ = 1024
+"""Rows that a contrast reads on each side, at most."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +86,10 @@ class Introduced:
     tuned: tuple[int, int]
     """Documents of the tuned model in it, of the proposing and of the confirming half."""
     base: tuple[int, int]
+    members: Int64
+    """The tuned model's rows in it, of the proposing half."""
     rows: tuple[int, int]
-    """Rows of the tuned model in it."""
+    """How many rows of the tuned model are in it, of either half."""
     p_value: float
     """Of the confirming half, after Holm."""
     direction: Float32
@@ -127,6 +138,8 @@ class Drift:
     seed: int
     documents: tuple[int, int]
     """Of the proposing and of the confirming half."""
+    proposing: NDArray[np.bool_]
+    """(documents,) False: confirming."""
     rows: int
     n_regions: int
     support: Support
@@ -216,6 +229,7 @@ def drift(
         rule=rule,
         seed=seed,
         documents=(int(found.proposing.sum()), int((~found.proposing).sum())),
+        proposing=found.proposing,
         rows=len(pairs),
         n_regions=found.dictionary.n_regions,
         support=found.support,
@@ -410,6 +424,7 @@ def _described(found: _Inventory, pairs: PairedRows) -> tuple[Introduced, ...]:
                 region=region,
                 tuned=_pair(found.support.tuned[:, region]),
                 base=_pair(found.support.base[:, region]),
+                members=mine,
                 rows=(len(mine), len(rows) - len(mine)),
                 p_value=p,
                 direction=np.asarray(means[region]),
@@ -509,7 +524,8 @@ class Reading:
 
     of: str
     """"region" (its mean direction), "shift" (what the region's tokens have more in the tuned
-    model), "difference" of means, or "probe"."""
+    model), "contrast" (tokens whose scores stand out in the region's rows over the base model's
+    rows at the same tokens; of no region: in all rows), "difference" of means, or "probe"."""
     region: int
     """-1 where it is none's."""
     lens: tuple[str, ...]
@@ -521,13 +537,14 @@ class Reading:
 
 
 def read_drift(
-    model: Model, result: Drift, k: int = 10, word: str | None = None
+    model: Model, result: Drift, pairs: PairedRows, k: int = 10, word: str | None = None
 ) -> tuple[Reading, ...]:
     """The inventory and the baselines as tokens.
 
     Args:
         model: The tuned one.
         result: At a site as wide as the residual stream.
+        pairs: What it was made of.
         k: Tokens of each reading.
         word: Whose rank to tell; it has no part in anything else.
 
@@ -545,7 +562,7 @@ def read_drift(
     lens = logit_lens(model, directions, k).promoted_tokens
     embedding, _ = embedding_lens(model, directions, k)
     ranks = None if word is None else word_ranks(model, directions, word)
-    return tuple(
+    found = [
         Reading(
             *name,
             tuple(lens[i]),
@@ -553,4 +570,31 @@ def read_drift(
             None if ranks is None else {kind: int(rank[i]) for kind, rank in ranks.items()},
         )
         for i, name in enumerate(names)
+    ]
+    groups = [(one.region, one.members) for one in result.inventory]
+    groups.append((-1, np.flatnonzero(result.proposing[pairs.document])))
+    found += [_contrast(model, result, pairs, *group, k, word) for group in groups]
+    return tuple(found)
+
+
+def _contrast(
+    model: Model,
+    result: Drift,
+    pairs: PairedRows,
+    region: int,
+    members: Int64,
+    k: int,
+    word: str | None,
+) -> Reading:
+    """Tokens that stand out in rows of the tuned model, over the base model's at the same tokens
+    of all documents that propose.
+    """
+    alike = np.isin(pairs.token, pairs.token[members]) & result.proposing[pairs.document]
+    mine, usual = (
+        side[which[:: -(-len(which) // _MOST_READ)]]
+        for side, which in ((pairs.tuned, members), (pairs.base, np.flatnonzero(alike)))
     )
+    scores = {kind: contrast_lens(model, mine, usual, kind) for kind in ("lens", "embedding")}
+    lens, embedding = (tuple(top_tokens(model, score, k)) for score in scores.values())
+    ranks = None if word is None else {n: rank_of(model, s, word) for n, s in scores.items()}
+    return Reading("contrast", region, lens, embedding, ranks)

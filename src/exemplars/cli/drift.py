@@ -109,7 +109,7 @@ def drift(
                 topic=pairs.number < of_topic if topic is not None else None, orders=orders,
                 draws=draws, seed=seed, on_step=on_step,
             )  # fmt: skip
-        readings = study.read_drift(after, result, k, evaluate)
+        readings = study.read_drift(after, result, pairs, k, evaluate)
     if figure is not None:
         svg, png = figures.save_figure(drift_figure(result), figure)
         say(f"written to {svg} and {png}")

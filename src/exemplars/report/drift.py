@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 _WIDTH = 100
 _TOKENS = 10
-_NAMES = {"difference": "difference of means", "probe": "logistic probe"}
+_NAMES = {
+    "difference": "difference of means",
+    "probe": "logistic probe",
+    "contrast": "all rows, contrast",
+}
+"""Of the readings of no region."""
 _CAVEATS = (
     "A region is introduced as far as these texts tell: others may reach it in the base model, and "
     "what changes inside a region that both models reach is not seen here.",
@@ -56,13 +61,16 @@ def drift_sentence(result: Drift, readings: Sequence[Reading]) -> str:
             f"Nothing that stands out was found {where}: {_regions(n)} of the tuned model's alone, "
             f"and {beside}."
         )
-    first = next(r for r in readings if r.of == "region" and r.region == result.inventory[0].region)
-    tokens = ", ".join(_token(t) for t in first.lens[:5])
+    tokens = ", ".join(map(_token, _of(readings, "contrast", result.inventory[0].region).lens[:6]))
     return (
         f"The fine-tune introduced {_regions(n)} {where} that documents of the tuned model are in "
         f"and next to none of the base model's, confirmed on documents that did not propose them; "
-        f"{beside}. The one with the most documents reads as {tokens}."
+        f"{beside}. In the one with the most documents these tokens stand out: {tokens}."
     )
+
+
+def _of(readings: Sequence[Reading], of: str, region: int) -> Reading:
+    return next(r for r in readings if (r.of, r.region) == (of, region))
 
 
 def _regions(n: int) -> str:
@@ -89,11 +97,11 @@ def _inventory(result: Drift, readings: Sequence[Reading]) -> str:
         (
             one.region, f"{one.tuned[0]} | {one.tuned[1]}", f"{one.base[0]} | {one.base[1]}",
             one.rows[1], f"{one.p_value:.1g}",
-            " ".join(_token(r.lens[0]) for r in readings if r.region == one.region and r.lens),
+            " ".join(map(_token, _of(readings, "contrast", one.region).lens[:4])),
         )
         for one in result.inventory
     ]  # fmt: skip
-    header = ("region", "documents, tuned", "base", "rows", "p (Holm)", "reads as (mean, shift)")
+    header = ("region", "documents, tuned", "base", "rows", "p (Holm)", "reads as")
     lines = [table(header, rows), "Documents: of the proposing | of the confirming half."]
     for one in result.inventory:
         lines.append(f"\nregion {one.region}")
@@ -117,7 +125,7 @@ def _read_as(readings: Sequence[Reading]) -> str:
     lines += [
         f"  {_NAMES[r.of] + ', ' + kind:30} {' '.join(map(_token, tokens[:_TOKENS]))}"
         for r in readings
-        if r.of in _NAMES
+        if r.region < 0
         for kind, tokens in (("lens", r.lens), ("embedding", r.embedding))
     ]
     return "\n".join(lines)
@@ -182,7 +190,7 @@ def _share(found: Precision) -> tuple[str, str]:
 def ranks_text(readings: Sequence[Reading], word: str) -> str:
     """Where a word stands in each reading, the best of the inventory first."""
     found = sorted(
-        (rank, _NAMES.get(r.of, r.of), r.region, kind)
+        (rank, _NAMES[r.of] if r.region < 0 else r.of, r.region, kind)
         for r in readings
         for kind, rank in (r.ranks or {}).items()
     )
@@ -204,13 +212,13 @@ def drift_summary(
     }
     regions = [
         {
-            "region": one.region, "tuned": one.tuned, "base": one.base, "rows": one.rows,
+            "number": one.region, "tuned": one.tuned, "base": one.base, "rows": one.rows,
             "p_value": one.p_value, "contexts": one.contexts,
-            "mean": read["region", one.region], "shift": read["shift", one.region],
+            **{of: read[of, one.region] for of in ("region", "shift", "contrast")},
         }
         for one in result.inventory
     ]  # fmt: skip
-    left_out = ("support", "inventory", "difference", "probe", "rule", "topic")
+    left_out = ("support", "inventory", "proposing", "difference", "probe", "rule", "topic")
     return {
         "answer": drift_sentence(result, readings),
         **{key: value for key, value in vars(result).items() if key not in left_out},
