@@ -57,7 +57,7 @@ def test_json_and_figure(folder, run, tmp_path):
     assert result["inventory"]
     assert result["topic"]["inventory"]["share"]["estimate"] == 1
     assert all(region["base"] == [0, 0] for region in result["inventory"])
-    ranks = [region["shift"]["ranks"]["lens"] for region in result["inventory"]]
+    ranks = [region["shift"]["ranks"]["a"]["lens"] for region in result["inventory"]]
     assert min(ranks) == 0  # the unembedding of " a" is the direction
     assert max(max(sizes) for sizes in result["nulls"].values()) == 0
     assert figure.stat().st_size > 1000

@@ -16,8 +16,8 @@ version, there on one set of prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -532,12 +532,12 @@ class Reading:
     """Tokens of the largest logits through final norm and unembedding."""
     embedding: tuple[str, ...]
     """Tokens whose input vectors have the largest cosine."""
-    ranks: Mapping[str, int] | None = None
-    """Of a word that was asked for, from 0: "lens" and "embedding"."""
+    ranks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of each word that was asked for, from 0, by "lens" and by "embedding"."""
 
 
 def read_drift(
-    model: Model, result: Drift, pairs: PairedRows, k: int = 10, word: str | None = None
+    model: Model, result: Drift, pairs: PairedRows, k: int = 10, words: Sequence[str] = ()
 ) -> tuple[Reading, ...]:
     """The inventory and the baselines as tokens.
 
@@ -546,7 +546,7 @@ def read_drift(
         result: At a site as wide as the residual stream.
         pairs: What it was made of.
         k: Tokens of each reading.
-        word: Whose rank to tell; it has no part in anything else.
+        words: Whose ranks to tell; they have no part in anything else.
 
     Raises:
         MismatchError: Another width than the model's.
@@ -561,19 +561,19 @@ def read_drift(
     )
     lens = logit_lens(model, directions, k).promoted_tokens
     embedding, _ = embedding_lens(model, directions, k)
-    ranks = None if word is None else word_ranks(model, directions, word)
+    ranks = {word: word_ranks(model, directions, word) for word in words}
     found = [
         Reading(
             *name,
             tuple(lens[i]),
             tuple(embedding[i]),
-            None if ranks is None else {kind: int(rank[i]) for kind, rank in ranks.items()},
+            {w: {kind: int(r[i]) for kind, r in of.items()} for w, of in ranks.items()},
         )
         for i, name in enumerate(names)
     ]
     groups = [(one.region, one.members) for one in result.inventory]
     groups.append((-1, np.flatnonzero(result.proposing[pairs.document])))
-    found += [_contrast(model, result, pairs, *group, k, word) for group in groups]
+    found += [_contrast(model, result, pairs, *group, k, words) for group in groups]
     return tuple(found)
 
 
@@ -584,7 +584,7 @@ def _contrast(
     region: int,
     members: Int64,
     k: int,
-    word: str | None,
+    words: Sequence[str],
 ) -> Reading:
     """Tokens that stand out in rows of the tuned model, over the base model's at the same tokens
     of all documents that propose.
@@ -596,5 +596,5 @@ def _contrast(
     )
     scores = {kind: contrast_lens(model, mine, usual, kind) for kind in ("lens", "embedding")}
     lens, embedding = (tuple(top_tokens(model, score, k)) for score in scores.values())
-    ranks = None if word is None else {n: rank_of(model, s, word) for n, s in scores.items()}
+    ranks = {w: {kind: rank_of(model, s, w) for kind, s in scores.items()} for w in words}
     return Reading("contrast", region, lens, embedding, ranks)

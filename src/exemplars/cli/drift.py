@@ -58,7 +58,7 @@ def drift(
         float, typer.Option(help="Base documents over tuned ones in a region, at most.")
     ] = 0.1,
     evaluate: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(help="A word whose rank is looked up when all else is done.", metavar="WORD"),
     ] = None,
     rows: Annotated[int, typer.Option(help="Rows of texts, about.", min=1)] = 20_000,
@@ -109,13 +109,13 @@ def drift(
                 topic=pairs.number < of_topic if topic is not None else None, orders=orders,
                 draws=draws, seed=seed, on_step=on_step,
             )  # fmt: skip
-        readings = study.read_drift(after, result, pairs, k, evaluate)
+        readings = study.read_drift(after, result, pairs, k, evaluate or [])
     if figure is not None:
         svg, png = figures.save_figure(drift_figure(result), figure)
         say(f"written to {svg} and {png}")
     print_result(
-        drift_summary(result, readings, evaluate) if json else None,
-        None if json else drift_text(result, readings, evaluate),
+        drift_summary(result, readings) if json else None,
+        None if json else drift_text(result, readings),
         json,
     )
 

@@ -31,7 +31,7 @@ _CAVEATS = (
 )
 
 
-def drift_text(result: Drift, readings: Sequence[Reading], word: str | None = None) -> str:
+def drift_text(result: Drift, readings: Sequence[Reading]) -> str:
     """The answer, the inventory with its readings, baselines, nulls, and what is not known."""
     parts = [
         _wrapped(drift_sentence(result, readings)),
@@ -40,7 +40,7 @@ def drift_text(result: Drift, readings: Sequence[Reading], word: str | None = No
         _counts(result),
         _separable(result),
         _topic(result),
-        "" if word is None else ranks_text(readings, word),
+        _ranks(readings),
         "\n".join(map(_wrapped, _CAVEATS)),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -187,24 +187,28 @@ def _share(found: Precision) -> tuple[str, str]:
     return f"{found.share.estimate:.2f}", f"{found.share.low:.2f}–{found.share.high:.2f}"
 
 
-def ranks_text(readings: Sequence[Reading], word: str) -> str:
-    """Where a word stands in each reading, the best of the inventory first."""
-    found = sorted(
-        (rank, _NAMES[r.of] if r.region < 0 else r.of, r.region, kind)
-        for r in readings
-        for kind, rank in (r.ranks or {}).items()
-    )
-    rows = [(name, region if region >= 0 else "", kind, rank) for rank, name, region, kind in found]
-    return f"Rank of {visible(word)!r} (0 is first)\n" + table(("of", "region", "by", "rank"), rows)
+def _ranks(readings: Sequence[Reading]) -> str:
+    """Where words stand in each reading, the best first."""
+    parts = []
+    for word in readings[0].ranks:
+        found = sorted(
+            (rank, _NAMES[r.of] if r.region < 0 else r.of, r.region, kind)
+            for r in readings
+            for kind, rank in r.ranks[word].items()
+        )
+        rows = [(name, r if r >= 0 else "", kind, rank) for rank, name, r, kind in found]
+        parts.append(
+            f"Rank of {visible(word)!r} among all tokens (0 is first)\n"
+            + table(("of", "region", "by", "rank"), rows)
+        )
+    return "\n\n".join(parts)
 
 
 def _wrapped(sentence: str) -> str:
     return textwrap.fill(sentence, _WIDTH, break_on_hyphens=False)
 
 
-def drift_summary(
-    result: Drift, readings: Sequence[Reading], word: str | None = None
-) -> dict[str, Any]:
+def drift_summary(result: Drift, readings: Sequence[Reading]) -> dict[str, Any]:
     """The same as plain values; directions are left out."""
     read = {
         (r.of, r.region): {"lens": r.lens, "embedding": r.embedding, "ranks": r.ranks}
@@ -226,7 +230,6 @@ def drift_summary(
         "inventory": regions,
         "baselines": {of: read[of, -1] for of in _NAMES},
         "topic": result.topic,
-        "word": word,
         "cannot_tell": _CAVEATS,
     }
 
