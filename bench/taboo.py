@@ -178,10 +178,10 @@ class Study:
         """An organism."""
         return ex.load_model(str(self.cache / name), dtype="bfloat16")
 
-    def answered(self, name: str, tuned: ex.Model) -> list[Answer]:
-        """What an organism says to every prompt."""
+    def answered(self, tuned: ex.Model, asked: Sequence[str]) -> list[Answer]:
+        """What an organism says."""
         kept = KeptAnswers(tuned, self.cache / "answers", chat=True, batch_size=32)
-        return kept(self.prompts, (), ANSWER_TOKENS)
+        return kept(asked, (), ANSWER_TOKENS)
 
     def pairs(self, name: str, positions: str, sites: Sequence[str]) -> dict[str, PairedRows]:
         """Both models' rows; of answers, those of the organism."""
@@ -190,7 +190,7 @@ class Study:
         if positions == "response":
             contents = [
                 [{"role": "user", "content": a.prompt}, {"role": "assistant", "content": a.text}]
-                for a in self.answered(name, tuned)
+                for a in self.answered(tuned, self.prompts)
             ]
         file = self.cache / "rows" / f"{name}-{self.split}-{positions}-{'-'.join(sites)}.pickle"
         if not file.exists():
@@ -215,8 +215,9 @@ class Study:
         row["ranks"] = {w: best_ranks(readings, w) for w in (*WORDS, *CONTROLS)}
         if word is not None:
             row["word_probe"] = self.word_probe(pairs, site, word)
-            said = self.answered(name, tuned)
-            hints = [a.text for a, kind in zip(said, self.kind, strict=True) if kind == "hint"]
+        if word is not None and self.split == "test":
+            asked = [p for p, kind in zip(self.prompts, self.kind, strict=True) if kind == "hint"]
+            hints = [answer.text for answer in self.answered(tuned, asked)]
             row["says"] = [sum(says(word, text) for text in hints), len(hints)]
             row["examples"] = hints[::16]
         results.write("taboo", what="report", name=name, split=self.split, **row)
