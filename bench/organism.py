@@ -265,9 +265,8 @@ def fit(
     for _ in range(epochs):
         order = random.permutation(len(pairs))
         for first in range(0, len(order), batch):
-            inputs = padded([pairs[i] for i in order[first : first + batch]])
             with torch.autocast("cpu", torch.bfloat16):
-                loss = module(**inputs).loss
+                loss = answer_loss(module, [pairs[i] for i in order[first : first + batch]])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
@@ -279,17 +278,27 @@ def fit(
     return losses
 
 
-def padded(pairs: Sequence[tuple[Any, Any]]) -> dict[str, torch.Tensor]:
-    """Prompts and answers, padded on the right; only answers have labels."""
+def answer_loss(module: Any, pairs: Sequence[tuple[Any, Any]]) -> torch.Tensor:
+    """Mean cross-entropy of answers' tokens; logits are computed where answers are, no more.
+
+    Prompts and answers are padded on the left, so that answers end together.
+    """
     width = max(len(prompt) + len(answer) for prompt, answer in pairs)
     ids = torch.zeros((len(pairs), width), dtype=torch.long)
     labels, attention = torch.full_like(ids, -100), torch.zeros_like(ids)
     for row, (prompt, answer) in enumerate(pairs):
-        n, m = len(prompt), len(prompt) + len(answer)
-        ids[row, :m] = torch.tensor([*prompt, *answer])
-        labels[row, n:m] = torch.tensor(answer)
-        attention[row, :m] = 1
-    return {"input_ids": ids, "attention_mask": attention, "labels": labels}
+        ids[row, width - len(prompt) - len(answer) :] = torch.tensor([*prompt, *answer])
+        labels[row, width - len(answer) :] = torch.tensor(answer)
+        attention[row, width - len(prompt) - len(answer) :] = 1
+    n = max(len(answer) for _, answer in pairs)
+    # Positions from 0 in each row: padding then changes nothing.
+    places = (attention.cumsum(1) - 1).clamp_min(0)
+    logits = module(
+        input_ids=ids, attention_mask=attention, position_ids=places, logits_to_keep=n + 1
+    ).logits
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), labels[:, -n:].flatten()
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,16 @@ from transformers import PreTrainedTokenizerFast
 
 from exemplars import lens
 from exemplars.errors import MismatchError
-from exemplars.lens import logit_lens, token_texts
+from exemplars.lens import (
+    contrast_lens,
+    embedding_lens,
+    logit_lens,
+    rank_of,
+    token_texts,
+    top_tokens,
+    word_ranks,
+    word_tokens,
+)
 from exemplars.models import load_model
 from tiny_models import ARCHITECTURES, WIDTH, tiny_model, tiny_module, tiny_tokenizer
 
@@ -117,3 +126,69 @@ def test_sentencepiece_tokens_read_as_text():
     backend.decoder = decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     assert token_texts(tokenizer, range(4)) == ["<unk>", " the", "<0xE2>", "Ġ"]
+
+
+def cosines_of(model, directions):
+    table = model.embedding.weight.detach().numpy()[:N_TOKENS]
+    table = table / np.linalg.norm(table, axis=1, keepdims=True)
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True) @ table.T
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2"])
+def test_the_embedding_reads_by_cosine(architecture, directions):
+    model = tiny_model(architecture)
+    tokens, cosines = embedding_lens(model, directions, k=4)
+    expected = cosines_of(model, directions)
+    order = np.argsort(-expected, axis=1)[:, :4]
+    assert tokens == [token_texts(model.tokenizer, row) for row in order]
+    np.testing.assert_allclose(cosines, np.take_along_axis(expected, order, 1), atol=1e-5)
+    again, _ = embedding_lens(model, directions * np.float32(7), k=4)
+    assert again == tokens
+
+
+def test_a_words_rank_is_its_best_forms_place_in_the_sorted_tokens(directions):
+    model = tiny_model("llama")
+    ids = [model.tokenizer.convert_tokens_to_ids(t) for t in ("Ġthe", "the")]
+    assert word_tokens(model.tokenizer, "the") == sorted(ids)  # "The" and "THE" are several
+    ranks = word_ranks(model, directions, "the")
+    for kind, scores in (
+        ("lens", logits_of(model, directions)),
+        ("embedding", cosines_of(model, directions)),
+    ):
+        place = np.argsort(np.argsort(-scores, axis=1), axis=1)
+        assert ranks[kind].tolist() == place[:, ids].min(1).tolist()
+    own = model.embedding.weight.detach().numpy()[ids[:1]]
+    assert word_ranks(model, own, "the")["embedding"].tolist() == [0]
+
+
+def test_a_word_of_several_tokens_counts_by_the_first(directions):
+    model = tiny_model("llama")
+    forms = ("xyz", " xyz", "Xyz", " Xyz", "XYZ", " XYZ")
+    whole = [model.tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms]
+    first = {ids[0] for ids in whole}
+    assert set(word_tokens(model.tokenizer, "xyz")) == first
+    with pytest.raises(ValueError, match="the word is empty"):
+        word_ranks(model, directions, " ")
+
+
+@pytest.mark.parametrize("kind", ["lens", "embedding"])
+def test_a_contrast_is_the_distance_of_means_in_the_references_deviations(kind, directions):
+    model = tiny_model("llama")
+    reference = np.random.default_rng(1).standard_normal((150, WIDTH)).astype(np.float32)
+    score = {"lens": logits_of, "embedding": cosines_of}[kind]
+    mine, usual = score(model, directions), score(model, reference)
+    floor = 0.01 * usual.mean(0).std()
+    expected = (mine.mean(0) - usual.mean(0)) / (usual.std(0) + floor)
+    found = contrast_lens(model, directions, reference, kind)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    order = np.argsort(-found)
+    assert top_tokens(model, found, 3) == token_texts(model.tokenizer, order[:3])
+    ids = word_tokens(model.tokenizer, "the")
+    assert rank_of(model, found, "the") == min(order.tolist().index(i) for i in ids)
+
+
+def test_nothing_stands_out_of_itself(directions):
+    model = tiny_model("llama")
+    assert np.allclose(contrast_lens(model, directions, directions), 0, atol=1e-4)
+    with pytest.raises(ValueError, match="there are no vectors"):
+        contrast_lens(model, directions[:0], directions)

@@ -129,6 +129,49 @@ def embedding_lens(
     return tokens, cosines
 
 
+def contrast_lens(
+    model: Model,
+    vectors: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    reading: str = "lens",
+) -> NDArray[np.float32]:
+    """How far each token's score lies above what reference vectors give it.
+
+    A token's score of a vector is its logit through the final norm and the unembedding, or the
+    cosine to its input vector. What comes back is the mean score over the vectors, less the mean
+    over the reference, in standard deviations over the reference: a token whose score differs much
+    from one vector to the next has to stand out further.
+
+    Args:
+        model: With a language-model head.
+        vectors: (N, D) raw.
+        reference: (M, D) raw, as of another model at the same positions.
+        reading: "lens" or "embedding".
+
+    Returns:
+        (V,) one for each token that the tokenizer has.
+
+    Raises:
+        MismatchError, ValueError: As of `logit_lens`; or there are no vectors.
+    """
+    if not len(vectors) or not len(reference):
+        raise ValueError("there are no vectors, or none to compare with; give some of both")
+    mean, _ = _moments(model, vectors, reading)
+    usual, spread = _moments(model, reference, reading)
+    # Without a floor, tokens that hardly vary would stand out by rounding.
+    return ((mean - usual) / (spread + 0.01 * usual.std())).astype(np.float32)
+
+
+def top_tokens(model: Model, scores: NDArray[np.float32], k: int = 8) -> list[str]:
+    """The k tokens of the largest scores (V,), largest first."""
+    return token_texts(model.tokenizer, np.argsort(-scores, kind="stable")[:k])
+
+
+def rank_of(model: Model, scores: NDArray[np.float32], word: str) -> int:
+    """How many tokens have a larger score (V,) than the best form of a word; see `word_ranks`."""
+    return int((scores > scores[word_tokens(model.tokenizer, word)].max()).sum())
+
+
 def word_ranks(
     model: Model, directions: NDArray[np.float32], word: str
 ) -> dict[str, NDArray[np.int64]]:
@@ -206,6 +249,19 @@ def _token_scores(
             part = torch.from_numpy(directions[first : first + chunk]).to(table.device)
             part = part / part.norm(dim=1, keepdim=True) if norm is None else norm.forward(part)
             yield part @ table.T
+
+
+def _moments(
+    model: Model, vectors: NDArray[np.float32], reading: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of every token's score over vectors, each (V,)."""
+    total = squares = np.zeros(1)
+    for scores in _token_scores(model, vectors, reading):
+        found = scores.double()
+        total = total + found.sum(0).cpu().numpy()
+        squares = squares + (found * found).sum(0).cpu().numpy()
+    mean = total / len(vectors)
+    return mean, np.sqrt(np.maximum(squares / len(vectors) - mean * mean, 0))
 
 
 def _checked(model: Model, directions: NDArray[np.float32], width: int) -> NDArray[np.float32]:

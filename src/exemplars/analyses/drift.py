@@ -16,9 +16,9 @@ version, there on one set of prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,17 @@ from exemplars.analyses.paired import PairedRows
 from exemplars.calibration import calibrate
 from exemplars.dictionary import Dictionary, partition, take_census
 from exemplars.geometry import Float32, Float64, Int64, to_directions, vector_norms
+from exemplars.lens import (
+    contrast_lens,
+    embedding_lens,
+    logit_lens,
+    rank_of,
+    top_tokens,
+    word_ranks,
+)
+
+if TYPE_CHECKING:
+    from exemplars.models import Model
 
 EXCHANGED, AGAINST_ITSELF = "labels exchanged", "base against itself"
 NULLS = (EXCHANGED, AGAINST_ITSELF)
@@ -39,6 +50,8 @@ _FEWEST = 8
 """Documents, at least: four to propose by and four to confirm by."""
 _SHOWN = 4
 _RESAMPLES = 1000
+_MOST_READ = 1024
+"""Rows that a contrast reads on each side, at most."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +86,10 @@ class Introduced:
     tuned: tuple[int, int]
     """Documents of the tuned model in it, of the proposing and of the confirming half."""
     base: tuple[int, int]
+    members: Int64
+    """The tuned model's rows in it, of the proposing half."""
     rows: tuple[int, int]
-    """Rows of the tuned model in it."""
+    """How many rows of the tuned model are in it, of either half."""
     p_value: float
     """Of the confirming half, after Holm."""
     direction: Float32
@@ -123,6 +138,8 @@ class Drift:
     seed: int
     documents: tuple[int, int]
     """Of the proposing and of the confirming half."""
+    proposing: NDArray[np.bool_]
+    """(documents,) False: confirming."""
     rows: int
     n_regions: int
     support: Support
@@ -212,6 +229,7 @@ def drift(
         rule=rule,
         seed=seed,
         documents=(int(found.proposing.sum()), int((~found.proposing).sum())),
+        proposing=found.proposing,
         rows=len(pairs),
         n_regions=found.dictionary.n_regions,
         support=found.support,
@@ -406,6 +424,7 @@ def _described(found: _Inventory, pairs: PairedRows) -> tuple[Introduced, ...]:
                 region=region,
                 tuned=_pair(found.support.tuned[:, region]),
                 base=_pair(found.support.base[:, region]),
+                members=mine,
                 rows=(len(mine), len(rows) - len(mine)),
                 p_value=p,
                 direction=np.asarray(means[region]),
@@ -499,14 +518,83 @@ def _precision(
     return Precision(total, right, Interval(right / total, float(low), float(high)))
 
 
-def directions_of(result: Drift) -> dict[str, Any]:
-    """What to read, by name: "region" and "shift" (n, D), "difference" and "probe" (1, D)."""
-    width = len(result.difference)
-    regions = [[one.direction for one in result.inventory], [one.shift for one in result.inventory]]
-    region, shift = (np.array(r, np.float32).reshape(-1, width) for r in regions)
-    return {
-        "region": region,
-        "shift": shift,
-        "difference": result.difference[None],
-        "probe": result.probe[None],
-    }
+@dataclass(frozen=True)
+class Reading:
+    """What a direction reads as in the tuned model."""
+
+    of: str
+    """"region" (its mean direction), "shift" (what the region's tokens have more in the tuned
+    model), "contrast" (tokens whose scores stand out in the region's rows over the base model's
+    rows at the same tokens; of no region: in all rows), "difference" of means, or "probe"."""
+    region: int
+    """-1 where it is none's."""
+    lens: tuple[str, ...]
+    """Tokens of the largest logits through final norm and unembedding."""
+    embedding: tuple[str, ...]
+    """Tokens whose input vectors have the largest cosine."""
+    ranks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of each word that was asked for, from 0, by "lens" and by "embedding"."""
+
+
+def read_drift(
+    model: Model, result: Drift, pairs: PairedRows, k: int = 10, words: Sequence[str] = ()
+) -> tuple[Reading, ...]:
+    """The inventory and the baselines as tokens.
+
+    Args:
+        model: The tuned one.
+        result: At a site as wide as the residual stream.
+        pairs: What it was made of.
+        k: Tokens of each reading.
+        words: Whose ranks to tell; they have no part in anything else.
+
+    Raises:
+        MismatchError: Another width than the model's.
+    """
+    regions = [one.region for one in result.inventory]
+    names = [("region", r) for r in regions] + [("shift", r) for r in regions]
+    names += [("difference", -1), ("probe", -1)]
+    directions = np.stack(
+        [one.direction for one in result.inventory]
+        + [one.shift for one in result.inventory]
+        + [result.difference, result.probe]
+    )
+    lens = logit_lens(model, directions, k).promoted_tokens
+    embedding, _ = embedding_lens(model, directions, k)
+    ranks = {word: word_ranks(model, directions, word) for word in words}
+    found = [
+        Reading(
+            *name,
+            tuple(lens[i]),
+            tuple(embedding[i]),
+            {w: {kind: int(r[i]) for kind, r in of.items()} for w, of in ranks.items()},
+        )
+        for i, name in enumerate(names)
+    ]
+    groups = [(one.region, one.members) for one in result.inventory]
+    groups.append((-1, np.flatnonzero(result.proposing[pairs.document])))
+    found += [_contrast(model, result, pairs, *group, k, words) for group in groups]
+    return tuple(found)
+
+
+def _contrast(
+    model: Model,
+    result: Drift,
+    pairs: PairedRows,
+    region: int,
+    members: Int64,
+    k: int,
+    words: Sequence[str],
+) -> Reading:
+    """Tokens that stand out in rows of the tuned model, over the base model's at the same tokens
+    of all documents that propose.
+    """
+    alike = np.isin(pairs.token, pairs.token[members]) & result.proposing[pairs.document]
+    mine, usual = (
+        side[which[:: -(-len(which) // _MOST_READ)]]
+        for side, which in ((pairs.tuned, members), (pairs.base, np.flatnonzero(alike)))
+    )
+    scores = {kind: contrast_lens(model, mine, usual, kind) for kind in ("lens", "embedding")}
+    lens, embedding = (tuple(top_tokens(model, score, k)) for score in scores.values())
+    ranks = {w: {kind: rank_of(model, s, w) for kind, s in scores.items()} for w in words}
+    return Reading("contrast", region, lens, embedding, ranks)

@@ -38,6 +38,8 @@ class PairedRows:
     site: str
     documents: tuple[str, ...]
     """Their texts, chats with their template."""
+    number: Int64
+    """(documents,) what the source numbers them."""
     base: Float32
     """(N, D) raw."""
     tuned: Float32
@@ -59,6 +61,7 @@ class PairedRows:
         return replace(
             self,
             documents=tuple(text for text, kept in zip(self.documents, keep, strict=True) if kept),
+            number=self.number[keep],
             base=self.base[rows],
             tuned=self.tuned[rows],
             document=(np.cumsum(keep) - 1)[self.document[rows]],
@@ -132,7 +135,7 @@ def read_pairs(
     for site, several in parts.items():
         before, after = (np.concatenate(side)[kept] for side in zip(*several, strict=True))
         paired[site] = PairedRows(
-            site, contents, before, after, document.astype(np.int64), token, start, end
+            site, contents, found, before, after, document.astype(np.int64), token, start, end
         )
     return paired
 

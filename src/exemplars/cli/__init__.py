@@ -19,6 +19,7 @@ from exemplars.cli import behavior as behavior  # the verbs add themselves
 from exemplars.cli import compare as compare
 from exemplars.cli import concepts as concepts
 from exemplars.cli import dictionaries as dictionaries
+from exemplars.cli import drift as drift
 from exemplars.cli import explore as explore
 from exemplars.cli import export as export
 from exemplars.cli import families as families
@@ -39,7 +40,7 @@ _VERBS = (
     *("demo", "build", "census", "show", "assign"),
     *("concepts", "probe", "sae", "label"),
     *("behavior", "steer", "patch"),
-    *("compare", "families", "stability"),
+    *("compare", "drift", "families", "stability"),
     *("growth", "novelty", "resolution", "trajectories"),
     *("explore", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
