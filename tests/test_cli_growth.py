@@ -65,6 +65,7 @@ def test_several_folders_are_compared_only_where_they_can_be(run, built):
     assert "resid_post.1-p5" in said
     assert "Warning: the curves differ in tokenization, center, θ" in said
     status, said, _ = run(built / "d", built / "d")
+    assert said.startswith(f"{built / 'd'}: ")
     assert "Warning" not in said
 
 
