@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-import threading
+import time
 from functools import partial
 
 import pytest
@@ -65,6 +65,7 @@ def test_several_folders_are_compared_only_where_they_can_be(run, built):
     assert "resid_post.1-p5" in said
     assert "Warning: the curves differ in tokenization, center, θ" in said
     status, said, _ = run(built / "d", built / "d")
+    assert said.startswith(f"{built / 'd'}: ")
     assert "Warning" not in said
 
 
@@ -95,7 +96,7 @@ def test_domains_are_read_with_the_calibration_of_one_dictionary(run, built):
     assert set(found["inside"]) == {"one", "two"}
 
 
-def test_a_build_is_watched_until_it_ends(run, built, tmp_path):
+def test_a_build_is_watched_until_it_ends(run, built, tmp_path, monkeypatch):
     model = ex.load_model(str(built / "model"))
     out = tmp_path / "d"
     options = {
@@ -109,21 +110,31 @@ def test_a_build_is_watched_until_it_ends(run, built, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         ex.build(model, "resid_post.1", ex.texts(built / "corpus"), 5, on_progress=stop, **options)
-    ended = threading.Timer(0.5, shutil.rmtree, [tmp_path / "d.partial"])
-    ended.start()
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            shutil.rmtree(tmp_path / "d.partial")
+
+    monkeypatch.setattr(time, "sleep", sleep)
     status, said, err = run(out, "--watch", "0.1")
-    ended.join()
     assert status == 0, err
+    assert looks == [0.1] * 3
     assert err.count("resid_post.1 p5: ") == 1  # nothing changed meanwhile
     assert "the build was interrupted" in said
 
 
-def test_ctrl_c_ends_watching_with_the_table(run, built, tmp_path):
+def test_ctrl_c_ends_watching_with_what_there_is(run, built, tmp_path, monkeypatch):
     shutil.copytree(built / "d", tmp_path / "d")
     (tmp_path / "d.partial").mkdir()
     settings = {"asked": ["resid_post.1"], "percentiles": [5.0]}
     (tmp_path / "d.partial" / "build.json").write_text(json.dumps(settings))
-    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
     status, _, err = run(tmp_path / "d", "--watch", "5")
     assert status == 2
     assert "no longer watching" in err
