@@ -173,6 +173,14 @@ def test_paths_of_sets_are_counted_and_compared_with_independent_sites():
     assert np.isnan(alone.chance.mean)
 
 
+def test_random_sets_have_as_many_prompts_as_the_set():
+    apart = [[k, k] for k in range(40)]
+    for found in trajectories.set_paths(made(apart, [0] * 11 + [1] * 29), 99):
+        chance = found.chance
+        assert chance.low == chance.high == found.prompts == len(found.counts)
+        assert chance.p_value == 1
+
+
 def test_a_set_without_whole_paths_is_empty():
     one, two = trajectories.set_paths(made([[0, -1], [1, 1]], [0, 1]), 19)
     assert (one.prompts, len(one.paths), two.prompts) == (0, 0, 1)
@@ -180,7 +188,7 @@ def test_a_set_without_whole_paths_is_empty():
 
 
 def test_overlaps_are_those_of_python_sets():
-    paths = random_paths(60, 3)
+    paths = random_paths(60, 3, (40, 30, 9))
     found = trajectories.set_overlaps(paths, 99)
     assert [f.site for f in found] == ["s.0", "s.1", "s.2"]
     for s, overlap in enumerate(found):
