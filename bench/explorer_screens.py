@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 OUT = Path(__file__).parents[1] / "docs/figures/explorer"
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -87,6 +89,7 @@ class Camera:
         OUT.mkdir(parents=True, exist_ok=True)
         path = OUT / f"{name}{self.suffix}.png"
         self.page.screenshot(path=path)
+        Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path)
         print(path)
 
 

@@ -7,6 +7,10 @@ const GAP = 0xffffffff;
 /** Milliseconds a moving frame may take, on a card and in software. */
 const BUDGET = { card: 16, software: 80 };
 const REST = 160;
+/** Regions up to which software draws at twice the resolution when the picture rests. */
+const FINE_IN_SOFTWARE = 4000;
+/** In software a change of colours is seen at one sample a pixel first, and at four after this rest. */
+const REFINE = 250;
 
 /** @typedef {{onOver?: (id: number | null, gap: boolean) => void, onChoose?: (id: number | null) => void, onOpen?: (id: number) => void,
  *   onCamera?: (text: string) => void, onState?: (said: {shown: number, of: number, complete: boolean, ms: number}) => void, onBox?: (ids: number[]) => void,
@@ -129,8 +133,17 @@ export class Picture {
     const last = this.scene.levels.length - 1;
     let next = -1;
     if (this.want.geometry) next = this.drawGeometry(card, last);
-    this.drawColours(card);
+    const quick = card.software && this.fine === 2 && !this.refining;
+    this.refining = false;
+    this.drawColours(card, quick ? 1 : this.fine === 2 ? 4 : 1);
     this.overlay();
+    clearTimeout(this.later);
+    if (quick) {
+      this.later = setTimeout(() => {
+        this.refining = true;
+        this.restyle();
+      }, REFINE);
+    }
     const ms = performance.now() - started;
     if (this.moving) this.learn(ms, card, last);
     const shown = this.drawnLevel === last ? this.scene.k : this.scene.levels[this.drawnLevel].order.length;
@@ -146,7 +159,7 @@ export class Picture {
 
   /** Fills the buffer of ids. @returns {number} Where to go on, or -1. */
   drawGeometry(card, last) {
-    const large = this.scene.k > 20000;
+    const large = this.scene.k > FINE_IN_SOFTWARE;
     const level = this.moving ? this.level : last;
     const fine = this.moving || this.ratio >= 2 || (card.software && (large || this.scene.span > 0)) ? 1 : 2;
     const target = this.target(card, fine);
@@ -170,7 +183,7 @@ export class Picture {
     };
   }
 
-  drawColours(card) {
+  drawColours(card, taps) {
     const { gl } = card;
     const theme = themeColours();
     this.textures ??= {};
@@ -183,7 +196,7 @@ export class Picture {
     card.intoCanvas(width, height);
     const scale = (this.scene.camera.scale?.(this.view) ?? 1) * this.ratio;
     card.use("resolve", {
-      fine: this.fine, taps: this.fine === 2 ? 4 : 1, guard: [GUARD, GUARD], scale, middle: [width / 2, height / 2],
+      fine: this.fine, taps, guard: [GUARD, GUARD], scale, middle: [width / 2, height / 2],
       round: this.scene.round, ball: this.scene.round && !this.scene.span, walls: this.scene.walls, wallWidth: this.scene.wallWidth, over: (this.marks.over ?? -1) + 1, chosen: (this.marks.chosen ?? -1) + 1,
       ink: theme.wall, paper: theme.paper, accent: theme.accent, gap: theme.gap, filtered: this.filter !== null,
     }, { ids: this.targets[this.fine].ids, steps: t.steps, flags: t.flags, lut: t.lut, geometry: this.scene.geometry(card, this.made) });
@@ -381,6 +394,7 @@ export class Picture {
     this.closed = true;
     cancelAnimationFrame(this.frame);
     clearTimeout(this.rest);
+    clearTimeout(this.later);
     this.resize.disconnect();
     this.stopWatching();
     document.removeEventListener("visibilitychange", this.visibility);
