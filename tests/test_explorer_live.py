@@ -11,6 +11,7 @@ import pytest
 
 import exemplars as ex
 from builds import SETTINGS, documents
+from exemplars.analyses.correspondence import SPACES, by_direction
 from exemplars.building import check_out
 from exemplars.explorer import live
 from exemplars.explorer.live import edits_of, nearest_regions
@@ -215,6 +216,10 @@ def test_drift_growth_and_resolution_are_those_of_the_library(http, opened):
         time.sleep(0.02)
     found = answer.json()
     counts = found["counts"]
+    pairs = by_direction(SPACES[0], fine, coarse, (fine.means, coarse.means))
+    better = pairs.score > pairs.chance
+    assert counts["kept"] == (better & (pairs.score >= found["cutoff"])).sum() > 0
+    assert counts["moved"] == (better & (pairs.score < found["cutoff"])).sum()
     assert counts["kept"] + counts["moved"] + counts["dropped"] == len(fine)
     assert counts["kept"] + counts["moved"] + counts["introduced"] == len(coarse)
     assert any("thresholds differ" in said for said in found["comparable"]["warnings"])
