@@ -396,6 +396,7 @@ def test_labels_and_notes_are_kept(visit):
     page.get_by_label("Your label").fill("a <b>label</b>")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="a <b>label</b>").wait_for()
+    page.get_by_role("heading", name="Notes").scroll_into_view_if_needed()
     page.get_by_label("Note on region 42").fill("remember this")
     page.get_by_role("button", name="Keep the note").click()
     page.get_by_role("button", name="Keep the note").wait_for(state="detached")
