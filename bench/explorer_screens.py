@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 OUT = Path(__file__).parents[1] / "docs/figures/explorer"
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -87,6 +89,7 @@ class Camera:
         OUT.mkdir(parents=True, exist_ok=True)
         path = OUT / f"{name}{self.suffix}.png"
         self.page.screenshot(path=path)
+        Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path)
         print(path)
 
 
@@ -113,8 +116,8 @@ def steered(page: Any) -> None:
     """Have the baseline and the variants written."""
     page.get_by_label("tokens", exact=True).fill("24")
     page.get_by_role("button", name="Write").click()
-    page.locator(".answer").first.wait_for(timeout=300_000)
-    page.locator(".answer[aria-busy=true]").first.wait_for(state="detached", timeout=300_000)
+    page.locator(".answer").first.wait_for(timeout=900_000)
+    page.locator(".answer[aria-busy=true]").first.wait_for(state="detached", timeout=900_000)
     page.wait_for_timeout(800)
 
 
@@ -137,8 +140,6 @@ def pictures(browser: Any, link: str, d: str, coarse: str, region: int) -> None:
     camera.take("sphere")
     traced(camera.go(f"#/d/{d}/text"), PASSAGE)
     camera.take("text")
-    steered(camera.go(f"#/d/{d}/steer?regions={region}.{region + 1}"))
-    camera.take("steer")
     dark = Camera(browser, link, 1280, 800, "dark")
     for name, route in (("overview", f"#/d/{d}"), ("region", f"#/d/{d}/r/{region}")):
         dark.go(route)
@@ -147,6 +148,8 @@ def pictures(browser: Any, link: str, d: str, coarse: str, region: int) -> None:
     for name, route in (("overview", f"#/d/{d}"), ("region", f"#/d/{d}/r/{region}")):
         phone.go(route)
         phone.take(f"{name}-400")
+    steered(camera.go(f"#/d/{d}/steer?regions={region}.{region + 1}"))
+    camera.take("steer")
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Text and edits through a tiny model, as the explorer streams them."""
 
+import asyncio
 import json
+import socket
 import threading
 import time
 
@@ -9,6 +11,7 @@ import pytest
 
 import exemplars as ex
 from builds import SETTINGS, documents
+from exemplars.analyses.correspondence import SPACES, by_direction
 from exemplars.building import check_out
 from exemplars.explorer import live
 from exemplars.explorer.live import edits_of, nearest_regions
@@ -213,6 +216,10 @@ def test_drift_growth_and_resolution_are_those_of_the_library(http, opened):
         time.sleep(0.02)
     found = answer.json()
     counts = found["counts"]
+    pairs = by_direction(SPACES[0], fine, coarse, (fine.means, coarse.means))
+    better = pairs.score > pairs.chance
+    assert counts["kept"] == (better & (pairs.score >= found["cutoff"])).sum() > 0
+    assert counts["moved"] == (better & (pairs.score < found["cutoff"])).sum()
     assert counts["kept"] + counts["moved"] + counts["dropped"] == len(fine)
     assert counts["kept"] + counts["moved"] + counts["introduced"] == len(coarse)
     assert any("thresholds differ" in said for said in found["comparable"]["warnings"])
@@ -288,10 +295,12 @@ def test_nearest_regions_are_those_of_assign_also_among_near_ties():
     rng = np.random.default_rng(0)
     rows = exemplars(3000, 24, seed=1)
     rows[1500:1510] = rows[:10]  # exact ties: the lower index wins
+    copies = np.sort(rng.permutation(np.arange(20, 1400))[:600].reshape(10, 60), axis=1)
+    rows[copies] = rows[copies[:, :1]]  # more of them than there are candidates
     made = dictionary_of(rows)
     vectors = np.concatenate(
         [rng.standard_normal((200, 24)).astype(np.float32),
-         made.center + 5 * rows[[3, 1503, 1509]], made.center[None]]
+         made.center + 5 * rows[[3, 1503, 1509, *copies[:, 5]]], made.center[None]]
     )  # fmt: skip
     regions, distances = nearest_regions(made, vectors, 3)
     first, distance = made.assign(vectors)
@@ -388,11 +397,25 @@ def test_a_defect_in_a_job_is_said_and_the_next_job_runs(caplog):
     worker.close()
 
 
+def test_whoever_leaves_a_stream_cancels_its_job():
+    worker = Worker(lambda name: None)
+    job = worker.submit("trace", "tab", slow(steps=100_000))
+
+    async def read_a_little():
+        stream = job.lines()
+        first = json.loads(await anext(stream))
+        await stream.aclose()
+        return first
+
+    assert asyncio.run(read_a_little())["type"] == "token"
+    assert job.done.wait(10)
+    assert worker.running == 0
+    worker.close()
+
+
 def test_leaving_a_stream_stops_the_model(folders, model):
     found = {"d": View(folders[0], "d", None)}
     with Served(found, load=lambda name: model, model="tiny") as served:
-        import socket
-
         body = json.dumps({"prompt": "the ", "max_new_tokens": 50, "temperature": 2}).encode()
         head = (
             f"POST /api/v1/d/d/steer HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"

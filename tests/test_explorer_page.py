@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import exemplars as ex
-from explorer_browser import NARROW, Visit, chromium, opened
+from exemplars.explorer.single_file import export_html
+from explorer_browser import NARROW, WATCH, WIDE, Visit, chromium, opened
 from explorer_server import NEEDED, TOKEN, Served
 from synthetic import HOSTILE, dictionary_of, exemplars, synthetic
 from tiny_models import tiny_model
@@ -395,6 +396,7 @@ def test_labels_and_notes_are_kept(visit):
     page.get_by_label("Your label").fill("a <b>label</b>")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="a <b>label</b>").wait_for()
+    page.get_by_role("heading", name="Notes").scroll_into_view_if_needed()
     page.get_by_label("Note on region 42").fill("remember this")
     page.get_by_role("button", name="Keep the note").click()
     page.get_by_role("button", name="Keep the note").wait_for(state="detached")
@@ -594,3 +596,36 @@ def test_a_server_that_goes_away_in_mid_stream_leaves_the_page_usable(browser, t
         page.get_by_role("heading", name="40 of 40 regions").wait_for()
         assert visit.errors == []
         visit.close()
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_one_file_opens_from_the_disk_with_the_same_routes(browser, served, tmp_path, hostile):
+    out = tmp_path / "a file ü.html"
+    name = "hostile" if hostile else "fine"
+    view = served.explorer.views[name]
+    export_html(view.folder, out, top=12)
+    context = browser.new_context(viewport=WIDE)
+    context.add_init_script(WATCH)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    asked, failed = [], []
+    page.on("request", lambda r: asked.append(r.url))
+    page.on("pageerror", lambda e: failed.append(str(e)))
+    page.goto(out.as_uri())
+    page.locator("main h1").wait_for()
+    for route in ("#/d/main", "#/d/main/sphere", "#/d/main/sphere?mode=slice", "#/d/main/map",
+                  "#/d/main/regions?member_count__gte=2&_sort=coherence", "#/d/main/growth",
+                  "#/d/main/text", "#/about"):  # fmt: skip
+        page.evaluate("route => { location.hash = route }", route)
+        page.wait_for_timeout(400)
+    page.evaluate("() => { location.hash = '#/d/main/regions' }")
+    page.locator(".card h3 a").first.click()
+    page.locator(".members li").first.wait_for()
+    page.locator(".neighbours li").first.scroll_into_view_if_needed()
+    picked = page.evaluate("document.querySelector('canvas').picture.pick(200, 200)")
+    assert picked is not None  # the portrait is drawn
+    assert failed == []
+    assert page.evaluate("window.__violations") == []
+    assert page.evaluate("window.__pwn") is None
+    assert [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
+    context.close()

@@ -4,12 +4,20 @@ import { lut } from "app/colour";
 
 const GUARD = 32;
 const GAP = 0xffffffff;
-/** Milliseconds a moving frame may take, on a card and in software. */
-const BUDGET = { card: 16, software: 80 };
+/** Milliseconds from one moving frame to the next, above which a coarser level is drawn. */
+const BUDGET = { card: 40, software: 120 };
+/** Regions that software draws at most while moving, before it has learnt what it can. */
+const MOVING_IN_SOFTWARE = 20000;
+/** Milliseconds between two looks at a picture that is still being completed. */
+const GLIMPSE = 200;
 const REST = 160;
+/** Regions up to which software draws at twice the resolution when the picture rests. */
+const FINE_IN_SOFTWARE = 4000;
+/** In software a change of colours is seen at one sample a pixel first, and at four after this rest. */
+const REFINE = 250;
 
 /** @typedef {{onOver?: (id: number | null, gap: boolean) => void, onChoose?: (id: number | null) => void, onOpen?: (id: number) => void,
- *   onCamera?: (text: string) => void, onState?: (said: {shown: number, of: number, complete: boolean, ms: number}) => void, onBox?: (ids: number[]) => void,
+ *   onCamera?: (text: string) => void, onState?: (said: {shown: number, of: number, complete: boolean}) => void, onBox?: (ids: number[]) => void,
  *   onDrawn?: () => void}} Listeners */
 
 export class Picture {
@@ -47,7 +55,8 @@ export class Picture {
     this.width = Math.max(1, Math.round(width));
     this.height = Math.max(1, Math.round(height));
     const w = Math.round(this.width * this.ratio), h = Math.round(this.height * this.ratio);
-    if (this.canvas.width === w && this.canvas.height === h && this.times.length) return;
+    if (this.canvas.width === w && this.canvas.height === h && this.fitted) return;
+    this.fitted = true;
     this.canvas.width = w;
     this.canvas.height = h;
     this.redraw();
@@ -129,24 +138,43 @@ export class Picture {
     const last = this.scene.levels.length - 1;
     let next = -1;
     if (this.want.geometry) next = this.drawGeometry(card, last);
-    this.drawColours(card);
-    this.overlay();
-    const ms = performance.now() - started;
-    if (this.moving) this.learn(ms, card, last);
-    const shown = this.drawnLevel === last ? this.scene.k : this.scene.levels[this.drawnLevel].order.length;
-    this.listeners.onState?.({ shown, of: this.scene.k, complete: next < 0 && this.drawnLevel === last, ms });
-    if (next >= 0) {
-      this.want.geometry = true;
-      this.from = next;
-      this.restyle();
-    } else {
-      this.listeners.onDrawn?.();
+    if (next >= 0 && started - (this.coloured ?? 0) < GLIMPSE) {
+      this.goOn(next);
+      return;
     }
+    this.coloured = started;
+    const quick = card.software && this.fine === 2 && !this.refining;
+    this.refining = false;
+    this.drawColours(card, quick ? 1 : this.fine === 2 ? 4 : 1);
+    this.overlay();
+    clearTimeout(this.later);
+    if (quick) {
+      this.later = setTimeout(() => {
+        this.refining = true;
+        this.restyle();
+      }, REFINE);
+    }
+    if (this.moving) this.learn(started, card);
+    const shown = this.drawnLevel === last ? this.scene.k : this.scene.levels[this.drawnLevel].order.length;
+    this.listeners.onState?.({ shown, of: this.scene.k, complete: next < 0 && this.drawnLevel === last });
+    if (next >= 0) this.goOn(next);
+    else this.listeners.onDrawn?.();
+  }
+
+  /** The next part of a large picture, on top of what is there. */
+  goOn(next) {
+    this.want.geometry = true;
+    this.from = next;
+    this.restyle();
   }
 
   /** Fills the buffer of ids. @returns {number} Where to go on, or -1. */
   drawGeometry(card, last) {
-    const large = this.scene.k > 20000;
+    const large = this.scene.k > FINE_IN_SOFTWARE;
+    if (card.software && !this.careful) {
+      this.careful = true;
+      while (this.level > 0 && this.scene.levels[this.level].order.length > MOVING_IN_SOFTWARE) this.level -= 1;
+    }
     const level = this.moving ? this.level : last;
     const fine = this.moving || this.ratio >= 2 || (card.software && (large || this.scene.span > 0)) ? 1 : 2;
     const target = this.target(card, fine);
@@ -170,7 +198,7 @@ export class Picture {
     };
   }
 
-  drawColours(card) {
+  drawColours(card, taps) {
     const { gl } = card;
     const theme = themeColours();
     this.textures ??= {};
@@ -183,7 +211,7 @@ export class Picture {
     card.intoCanvas(width, height);
     const scale = (this.scene.camera.scale?.(this.view) ?? 1) * this.ratio;
     card.use("resolve", {
-      fine: this.fine, taps: this.fine === 2 ? 4 : 1, guard: [GUARD, GUARD], scale, middle: [width / 2, height / 2],
+      fine: this.fine, taps, guard: [GUARD, GUARD], scale, middle: [width / 2, height / 2],
       round: this.scene.round, ball: this.scene.round && !this.scene.span, walls: this.scene.walls, wallWidth: this.scene.wallWidth, over: (this.marks.over ?? -1) + 1, chosen: (this.marks.chosen ?? -1) + 1,
       ink: theme.wall, paper: theme.paper, accent: theme.accent, gap: theme.gap, filtered: this.filter !== null,
     }, { ids: this.targets[this.fine].ids, steps: t.steps, flags: t.flags, lut: t.lut, geometry: this.scene.geometry(card, this.made) });
@@ -250,15 +278,16 @@ export class Picture {
     c.restore();
   }
 
-  learn(ms, card, last) {
-    this.times = [...this.times, ms].slice(-3);
+  /** Draws a coarser level when three moving frames in a row came too slowly. The time between
+   * frames is what counts: the card works on after the calls return. */
+  learn(started, card) {
+    const gap = started - (this.lastMoving ?? -Infinity);
+    this.lastMoving = started;
+    if (gap > 1000) return;
+    this.times = [...this.times, gap].slice(-3);
     const mean = this.times.reduce((a, b) => a + b, 0) / this.times.length;
-    const budget = card.software ? BUDGET.software : BUDGET.card;
-    if (this.times.length === 3 && mean > budget && this.level > 0) {
+    if (this.times.length === 3 && mean > (card.software ? BUDGET.software : BUDGET.card) && this.level > 0) {
       this.level -= 1;
-      this.times = [];
-    } else if (this.times.length === 3 && mean < budget / 5 && this.level < last) {
-      this.level += 1;
       this.times = [];
     }
   }
@@ -381,6 +410,7 @@ export class Picture {
     this.closed = true;
     cancelAnimationFrame(this.frame);
     clearTimeout(this.rest);
+    clearTimeout(this.later);
     this.resize.disconnect();
     this.stopWatching();
     document.removeEventListener("visibilitychange", this.visibility);

@@ -70,7 +70,7 @@ vec4 shade(ivec2 q){uint a=at(q);if(a==0u)return vec4(0.);
  if(filtered&&(f&1u)==0u)c=mix(c,paper,.86);
  if((f&2u)!=0u)c=mix(c,accent,.18);
  if(walls){int e=0;e+=int(at(q+ivec2(1,0))!=a);e+=int(at(q-ivec2(1,0))!=a);e+=int(at(q+ivec2(0,1))!=a);e+=int(at(q-ivec2(0,1))!=a);
-  float r=round?texelFetch(geometry,t,0).w*scale:40.;if(wallWidth>0.)r=wallWidth;float strength=clamp((r-1.5)/5.,0.,1.);c=mix(c,ink,min(1.,float(e)*.36)*strength*.62);}
+  if(e>0){float r=wallWidth>0.?wallWidth:round?texelFetch(geometry,t,0).w*scale:40.;c=mix(c,ink,min(1.,float(e)*.36)*clamp((r-1.5)/5.,0.,1.)*.62);}}
  if(a==over||a==chosen||(f&2u)!=0u){int n=a==over||a==chosen?2*fine:fine;uint u=at(q+ivec2(n,0)),d=at(q-ivec2(n,0)),l=at(q+ivec2(0,n)),r=at(q-ivec2(0,n));
   if(u!=a||d!=a||l!=a||r!=a)c=a==chosen?accent:ink;else if(a==over)c=mix(c,vec3(1.),.28);}
  return vec4(c,1.);}
