@@ -154,6 +154,25 @@ def paths(rows: list[dict]) -> str:
     return table(header, lines)
 
 
+def paths_said(rows: list[dict]) -> str:
+    """Of the finer resolutions, how often differences exclude 0."""
+    lines = []
+    for row in rows:
+        fine = [x for x in row["levels"][1:] if x["hops less " + PAIRS]]
+        with_rows = [x for x in fine if x["hops less " + RANDOM]]
+        pairs, random = (
+            sum(x[f"hops less {null}"][2] < 0 for x in some)
+            for null, some in ((PAIRS, fine), (RANDOM, with_rows))
+        )
+        kept = [x for x in fine if x["shared_kept"]]
+        lines.append(
+            f"*{row['model']}, {row['kind']}.* At the {len(fine)} finer resolutions the path has fewer hops than pairs as far apart in {pairs}, "
+            f"than through random rows in {random} of {len(with_rows)}; of the neighbours shared at the coarsest "
+            f"{span([100 * x['shared_kept'][0] for x in kept], 0)} % are kept, of all regions {span([100 * x['shared_kept_by_chance'][0] for x in kept], 0)} %."
+        )
+    return "\n\n".join(lines)
+
+
 def toy_lines(rows: list[dict]) -> list[list[str]]:
     """One line for each site, over the draws of numbers."""
     lines = []
@@ -468,6 +487,8 @@ def page() -> str:
             "",
             *(nesting(row) for row in nesting_rows),
             PATHS,
+            paths_said(newest("paths")),
+            "",
             paths(newest("paths")),
             "",
             KEPT,
@@ -493,10 +514,10 @@ is H(finer | coarser), *lost* is H(coarser | finer), which is 0 where partitions
 
 PATHS = """## Paths
 
-Forty pairs of regions that are joined at p = 16 (*joined*), and forty random pairs of p = 16, decoded at every resolution;
+Forty pairs of regions that are joined at the coarsest resolution (*joined*), and forty random pairs of it, at every one;
 3 neighbours, fewest hops. Differences are paired, with 95 % intervals over the pairs; bold ones exclude 0. A random pair
 less pairs as far apart must be about 0: it is the check of that null. *shared kept*: of the neighbours that both share at
-p = 16, those that lie in shared neighbours at this p.
+the coarsest, those that lie in shared neighbours at this p.
 """
 
 KEPT = """## What the dictionaries know without text
