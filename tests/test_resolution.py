@@ -259,7 +259,7 @@ def test_one_region_tells_nothing(planted):
 
 def test_rows_know_their_neighbours_within_a_document_alone(planted):
     vectors = clouds(6)[0]
-    document, position = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 2, 4, 1, 2, 3])
+    document, position = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 2, 4, 5, 6, 7])
     batch = Batch(vectors, document, position, np.arange(10, 16))
     labels = shared_rows([batch], planted[0]).labels()
     assert tuple(labels) == LABELS
