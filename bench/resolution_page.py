@@ -60,12 +60,12 @@ what that label gives already: two labels that have to do with each other need i
 model uses a distinction; that a distinction is absent because no region shows it. A probe may still find it.
 
 **What was found**, with the numbers below. More regions tell more of a row, mostly its token; as many random rows of the
-stream as exemplars tell about as much, more in Gemma at the coarser percentiles. Resolutions do not nest, though far more than dealt-out regions
-would, and hardly more than partitions by random rows do; most coarser exemplars are no exemplars of the finer dictionary.
-Regions that are neighbours at a coarse resolution are mostly no closer at finer ones than others as far apart, though the way
-between them is shorter than through random rows. What a percentile does decide is the scale of a distinction: in prompts with
-two colours the last one is told at large percentiles, and the one before it, which the position does not spell, at small
-ones, in all three models.
+stream as exemplars tell about as much, in Gemma more, and only at SmolLM2's finest percentile less. Resolutions do not nest:
+far more than regions dealt out at random, a little more than partitions by random rows in SmolLM2, no more in Gemma; about half
+of the coarser exemplars or more are no exemplars of the next finer dictionary. Regions that are neighbours at the coarsest
+resolution are mostly no closer at finer ones than others as far apart, though the way between them has fewer hops than through random
+rows. What a percentile does decide is the scale of a distinction: in prompts with two colours the last one is told at large
+percentiles, and the one before it, which the position does not spell, at small ones, in all three models.
 """
 
 
