@@ -259,7 +259,7 @@ def test_one_region_tells_nothing(planted):
 
 def test_rows_know_their_neighbours_within_a_document_alone(planted):
     vectors = clouds(6)[0]
-    document, position = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 2, 4, 1, 2, 3])
+    document, position = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 2, 4, 5, 6, 7])
     batch = Batch(vectors, document, position, np.arange(10, 16))
     labels = shared_rows([batch], planted[0]).labels()
     assert tuple(labels) == LABELS
@@ -288,3 +288,21 @@ def test_rows_that_cannot_be_read_are_refused(planted):
     vectors[3, 0] = np.nan
     with pytest.raises(ActivationError):
         shared_rows(batches(vectors), planted[0])
+
+
+def test_random_exemplars_are_of_documents_that_are_not_evaluated(planted, monkeypatch):
+    vectors, _, fine = clouds(600, seed=6)
+    calls = []
+    nearest = module._nearest
+    monkeypatch.setattr(
+        module, "_nearest", lambda d, e, index: calls.append((d, e)) or nearest(d, e, index)
+    )
+    compare_resolutions(planted, rows_of(vectors, planted[0], fine), seeds=2)
+    own = [np.asarray(d.exemplars) for d in planted]
+    evaluated = max((d for d, _ in calls), key=len)
+    drawn = [e for d, e in calls if len(d) == len(evaluated) and not any(e is o for o in own)]
+    drawn = [e for e in drawn if not any(np.array_equal(e, o) for o in own)]
+    assert len(drawn) == 4  # two draws at each of two resolutions
+    known = {row.tobytes() for row in evaluated}
+    assert 0.6 < len(evaluated) / 600 < 0.75
+    assert not any(row.tobytes() in known for e in drawn for row in e)
