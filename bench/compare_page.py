@@ -290,9 +290,10 @@ def figure(rows: list[dict]) -> None:
             left.step(shares, cutoff, where="post", color=COLORS[number % 6], label=label)
         left.axhline(0.7, color=QUIET, linestyle=":", label="the published cutoff")
         left.set_xscale("log")
+        left.set_ylim(0, 1.25)
         left.set_xlabel("share of rows of the smaller region")
         left.set_ylabel("5th percentile of cosines of halves")
-        left.legend(loc="lower right")
+        left.legend(loc="upper left", fontsize=7)
         names = list(dict.fromkeys(r["compared_with"].split(",")[0] for r in compared))
         for number, kind in enumerate(("halves", "orders")):
             mine = [r for r in compared if r["noise"] == kind]
