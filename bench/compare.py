@@ -167,14 +167,15 @@ def at_site(args: argparse.Namespace, site: str) -> None:
             inputs = {
                 "model": "SmolLM2-135M-Instruct", "text": args.text, "site": site,
                 "percentile": percentile,
-                "threshold": base.dictionary.threshold, "basis": basis, "rows": len(base_rows),
+                "threshold": base.dictionary.threshold, "basis": basis, "noise": args.noise,
+                "rows": len(base_rows),
                 "documents": len(np.unique(base_rows.document)),
             }  # fmt: skip
             started = time.monotonic()
             found, fresh = (
                 noise.seed_noise(
                     base_rows.vectors, base_rows.document, base.calibration, percentile,
-                    basis=basis, splits=splits, seed=seed,
+                    pairs_of=args.noise, basis=basis, splits=splits, seed=seed,
                 )
                 for seed, splits in ((1000, args.splits), (2000, args.fresh))
             )  # fmt: skip
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--rows", type=int, default=drift_rows.ROWS)
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--noise", default="halves", help="halves or orders.")
     parser.add_argument("--fresh", type=int, default=10, help="Further splits.")
     parser.add_argument("--site", action="append")
     parser.add_argument("--percentile", type=float, action="append")

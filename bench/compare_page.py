@@ -73,13 +73,16 @@ explain).
 
 By construction 5 % of pairs lie below the cutoff when nothing changed; a single region that "moved" may always be one of
 them. So the first line judges all pairs together: of the pairs of halves that are like a pair of A and B, how many agree
-more? By noise alone half of them do. If more do than among 97.5 % of the halves (each held against the others), B differs
+more? By noise alone half of them do (none of them for A itself). If more do than among 97.5 % of the halves (each held against the others), B differs
 from A by more than seed noise. The mean cosine is shown too (*drift* is 1 − the mean score) and does not decide: it depends on
 how many rare regions there are.
 
 *Within seed noise is not unchanged.* Dictionaries of the same rows in the same order are nearer to each other than two
 orders of one model are. A model can change by less than another order changes its dictionary; that shows in what the same
 tokens do, not in directions of regions.
+
+Where A and B are of the *same rows* (a model and its fine-tune on one text, two layers), `--noise orders` is the sharper yardstick:
+pairs of dictionaries of all these rows in two random orders. Halves differ by what was read too.
 
 The baseline is made from `--text` or `--activations`, can be kept (`--save-baseline`) and given
 (`--baseline`). Its halves have half as many rows as are read, so it is a little noisier than two dictionaries of
@@ -102,7 +105,7 @@ def read() -> list[dict]:
     rows = {}
     kept = HERE / "results" / "compare.jsonl"
     for line in kept.read_text().splitlines() if kept.exists() else ():
-        row = json.loads(line)
+        row = {"noise": "halves", **json.loads(line)}
         key = tuple(
             row.get(k, "") for k in ("text", "site", "percentile", "basis", "compared_with")
         )
@@ -129,9 +132,10 @@ def noise_table(rows: list[dict]) -> str:
         limit = np.quantile(row["exceeded"], 0.975)
         lines.append(
             [
+                row["text"],
                 row["site"],
                 f"{row['percentile']:g}",
-                row["basis"],
+                row["noise"],
                 "{:,} to {:,}".format(*row["half_regions"]),
                 f"{low:.3f} to {high:.3f}",
                 *(f"{quantiles[q]:.2f}" for q in ("0.05", "0.25", "0.5", "0.75")),
@@ -141,9 +145,9 @@ def noise_table(rows: list[dict]) -> str:
             ]
         )
     header = [
-        *("site", "p", "basis", "regions of halves", "mean cosine of halves"),
+        *("text", "site", "p", "noise of", "regions", "mean cosine"),
         *("5th percentile", "25th", "median", "75th"),
-        *("cutoff, share 1/16,384", "1/1,024", "1/64", "NMI of halves", "fresh splits beyond"),
+        *("cutoff, share 1/16,384", "1/1,024", "1/64", "NMI", "fresh pairs beyond"),
     ]
     return table(header, lines)
 
@@ -161,6 +165,7 @@ def drift_table(rows: list[dict], space: str) -> str:
                 row["site"],
                 f"{row['percentile']:g}",
                 row["compared_with"],
+                row["noise"],
                 "{:,}, {:,}".format(*row["n_regions"]),
                 f"{found['drift']:.3f}",
                 span(found["drift_of_noise"]),
@@ -174,8 +179,8 @@ def drift_table(rows: list[dict], space: str) -> str:
             ]
         )
     header = [
-        *("site", "p", "A beside", "regions", "drift", "of halves", "below cutoff"),
-        *("halves agree more", "by noise"),
+        *("site", "p", "A beside", "noise of", "regions", "drift", "by noise", "below cutoff"),
+        *("noise agrees more", "by noise"),
         *("seed noise", "persisted", "moved", "dropped", "introduced", "too small"),
         "mean score of nulls",
     ]
@@ -207,33 +212,44 @@ def rows_table(rows: list[dict]) -> str:
 
 def page(rows: list[dict]) -> str:
     noise = [row for row in rows if row.get("kind") == "seed noise"]
-    compared = [row for row in rows if "spaces" in row and row["basis"] == "mean"]
-    first = noise[0]
+    ours = "answers of AxBench"
+    every = [row for row in rows if "spaces" in row and row["basis"] == "mean"]
+    every.sort(key=lambda row: (row["site"], -row["percentile"], row["noise"]))
+    compared = [row for row in every if row["text"] == ours]
+    halves = [row for row in compared if row["noise"] == "halves"]
+    other = [row for row in every if row["text"] != ours]
+    noise.sort(key=lambda row: (row["text"], row["site"], -row["percentile"], row["noise"]))
+    first = next(row for row in noise if row["text"] == ours)
     return "\n".join(
         [
             HEAD,
             f"""## Measured
 
 {first["model"]}, {first["rows"]:,} rows of {first["documents"]:,} documents (answers of AxBench), float32, means.
-Each model is calibrated on the first 20,480 of its own rows; the halves share A's calibration. *Drift* is 1 − the
-mean score of the pairs. "Fresh splits" are further random halves, judged by the baseline as B is: how often
-noise alone is called a change.
+Each model is calibrated on the first 20,480 of its own rows; dictionaries of the noise share A's calibration. *null* is a
+fine-tune on the model's own answers, *topic* one on answers about beekeeping (`bench/taboo.py`). *Drift* is 1 − the
+mean score of the pairs; *noise agrees more* is what decides, beside its span among the baseline's own pairs. "Fresh pairs" are
+further ones of the baseline's kind, judged as B is: how often noise alone is called a change (about one in twenty is to be
+expected, as 20 pairs give the span).
 
 *{first["date"]}, commit {first["commit"]}, {first["machine"]}, `bench/compare.py`; tables by
 `bench/compare_page.py`.*
 
-### The noise of random halves ({first["splits"]} splits)
+### Seed noise ({first["splits"]} pairs of dictionaries)
 """,
             noise_table(noise),
             "\n![Cosines of random halves and of comparisons](figures/compare.png)\n",
             "### By direction, own frames\n",
             drift_table(compared, OWN),
             "\n### By direction, one frame\n",
-            drift_table(compared, ONE),
+            drift_table(halves, ONE),
             "\n### By shared rows\n",
             drift_table(compared, SHARED),
             "",
-            rows_table(compared),
+            rows_table(halves),
+            "\n### Noise alone, on other texts\n",
+            "The rule that decides was chosen with the comparisons above in view; here it is on texts that were not looked at before.\n",
+            drift_table(other, OWN),
             "",
             reading(compared),
             PAPER,
@@ -243,12 +259,14 @@ noise alone is called a change.
 
 def reading(rows: list[dict]) -> str:
     """How many of each known answer lie beyond the noise."""
-    kinds: dict[str, list[dict]] = {}
+    kinds: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
-        kinds.setdefault(row["compared_with"].split(",")[0], []).append(row)
+        name = row["compared_with"].split(",")[0]
+        name = f"{name} ({row['site']})" if name.startswith("resid") else name
+        kinds.setdefault((name, row["noise"]), []).append(row)
     lines = [
         [
-            kind,
+            *kind,
             *(
                 f"{sum(r['spaces'][s]['beyond_noise'] for r in mine if s in r['spaces'])} of "
                 f"{sum(s in r['spaces'] for r in mine)}"
@@ -257,34 +275,39 @@ def reading(rows: list[dict]) -> str:
         ]
         for kind, mine in kinds.items()
     ]
-    header = ["A beside", *(f"beyond noise, {s}" for s in (OWN, ONE, SHARED))]
+    header = ["A beside", "noise of", *(f"beyond noise, {s}" for s in (OWN, ONE, SHARED))]
     return "### In short\n\n" + table(header, lines) + "\n"
 
 
 def figure(rows: list[dict]) -> None:
-    noise = [row for row in rows if row.get("kind") == "seed noise" and row["basis"] == "mean"]
-    compared = [row for row in rows if "spaces" in row and row["basis"] == "mean"]
-    with drawing(7.2, 3.0, columns=2) as (made, (left, right)):
+    ours = [r for r in rows if r["basis"] == "mean" and r["text"] == "answers of AxBench"]
+    noise = [r for r in ours if r.get("kind") == "seed noise" and r["noise"] == "halves"]
+    compared = [r for r in ours if "spaces" in r]
+    with drawing(8.4, 3.2, columns=2) as (made, (left, right)):
         for number, row in enumerate(noise):
             label = f"{row['site']}, p = {row['percentile']:g}"
             shares, cutoff = np.array(row["shares"]), np.array(row["cutoff"])
             left.step(shares, cutoff, where="post", color=COLORS[number % 6], label=label)
         left.axhline(0.7, color=QUIET, linestyle=":", label="the published cutoff")
         left.set_xscale("log")
+        left.set_ylim(0, 1.25)
         left.set_xlabel("share of rows of the smaller region")
         left.set_ylabel("5th percentile of cosines of halves")
-        left.legend(loc="lower right")
+        left.legend(loc="upper left", fontsize=7)
         names = list(dict.fromkeys(r["compared_with"].split(",")[0] for r in compared))
-        for row in compared:
-            found = row["spaces"][OWN]
-            place = names.index(row["compared_with"].split(",")[0])
-            color = COLORS[1] if found["beyond_noise"] else COLORS[0]
-            right.plot(found["exceeded"], place, "o", color=color, markersize=4)
-        limits = [row["spaces"][OWN]["exceeded_of_noise"] for row in compared]
-        low, high = (max(span[0] for span in limits), min(span[2] for span in limits))
-        right.axvspan(low, high, color=COLORS[2], alpha=0.4)
+        for number, kind in enumerate(("halves", "orders")):
+            mine = [r for r in compared if r["noise"] == kind]
+            place = [names.index(r["compared_with"].split(",")[0]) + 0.2 * number for r in mine]
+            x = [r["spaces"][OWN]["exceeded"] for r in mine]
+            right.plot(x, place, "o", color=COLORS[number], markersize=4, label=f"noise of {kind}")
+        limits = [r["spaces"][OWN]["exceeded_of_noise"] for r in compared]
+        right.axvspan(
+            min(s[0] for s in limits), max(s[2] for s in limits), color=COLORS[2], alpha=0.4
+        )
         right.set_yticks(range(len(names)), names)
-        right.set_xlabel("pairs of halves that agree more; by noise")
+        right.set_xlim(-0.02, 1.02)
+        right.set_xlabel("pairs of the noise that agree more; band: by noise")
+        right.legend(loc="lower right")
         save_figure(made, FIGURE)
 
 

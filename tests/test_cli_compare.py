@@ -105,6 +105,14 @@ def test_two_sites_of_one_folder_of_activations(run, d, place):
     assert "! the sites differ: resid_post.1 and resid_post.2" in said
 
 
+def test_the_baseline_can_be_of_orders(run, d, place):
+    kept = ("--activations", place / "kept-one", "--noise", "orders")
+    status, said, err = run(d["a"], d["next"], *kept, *FEW)
+    assert status == 0, err
+    assert "like pairs of random orders" in said.splitlines()[0]
+    assert "Within seed noise is not unchanged" not in said
+
+
 def test_a_baseline_is_saved_and_read_again(run, d, place, tmp_path):
     file = tmp_path / "noise.json"
     kept = ("--activations", place / "kept-one")

@@ -201,6 +201,21 @@ def test_halves_share_no_document_and_orders_share_all(built):
     assert one.counts.sum() == other.counts.sum() == len(vectors)
 
 
+def test_the_noise_of_orders_is_of_all_rows_and_smaller(built):
+    vectors, documents, calibration, d, noise = built
+    found = seed_noise(vectors, documents, calibration, 4, pairs_of="orders", splits=4)
+    for a, b in seeds.order_pairs(vectors, documents, calibration, 4, 1):
+        assert a.rows == b.rows == len(vectors)
+        assert a.exemplar_rows.tolist() != b.exemplar_rows.tolist() or not np.array_equal(
+            a.exemplars, b.exemplars
+        )
+    assert found.pairs_of == "orders"
+    assert found.directions.means().mean() > noise.directions.means().mean()
+    assert compare(d, d, noise=found, seeds=1).noise.pairs_of == "orders"
+    with pytest.raises(ValueError, match='pairs_of is "thirds"'):
+        seed_noise(vectors, documents, calibration, 4, pairs_of="thirds")
+
+
 def test_documents_keep_their_rows_together_and_in_order(built):
     vectors, documents, calibration, _, _ = built
     order = np.array([5, 3])

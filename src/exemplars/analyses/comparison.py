@@ -91,17 +91,20 @@ class RowAgreement:
 class NoiseAbout:
     """Where the seed noise comes from."""
 
+    pairs_of: str
+    """"halves" or "orders"; see `exemplars.analyses.noise.KINDS`."""
     splits: int
     rows: int
     documents: int
     site: str | None
     percentile: float
     n_regions: float
-    """Mean of the halves' dictionaries."""
+    """Mean of its dictionaries."""
 
     @classmethod
     def of(cls, noise: SeedNoise) -> NoiseAbout:
         return cls(
+            pairs_of=noise.pairs_of,
             splits=noise.splits,
             rows=noise.rows,
             documents=noise.documents,

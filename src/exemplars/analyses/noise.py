@@ -27,6 +27,10 @@ from exemplars.geometry import Float64, Int64, to_directions, vector_norms
 FEWEST_PAIRS = 100
 """Pairs of the baseline that a cutoff for regions of like share is taken from, at least."""
 
+KINDS = ("halves", "orders")
+"""Pairs of dictionaries: of two random halves of the documents, for A and B of different documents;
+or of all of them in two random orders, for A and B of the same rows."""
+
 _BLOCK = 4096
 _KIND = "exemplars seed noise"
 
@@ -113,8 +117,10 @@ class PairScores:
 
 @dataclass(frozen=True, eq=False)
 class SeedNoise:
-    """How well dictionaries of random halves of one text's documents match each other."""
+    """How well dictionaries of one text match each other, though nothing but chance differs."""
 
+    pairs_of: str
+    """One of `KINDS`."""
     site: str | None
     percentile: float
     threshold: float
@@ -167,21 +173,23 @@ def seed_noise(
     calibration: Calibration,
     percentile: float,
     *,
+    pairs_of: str = "halves",
     basis: str = "mean",
     splits: int = 20,
     seed: int = 0,
     site: str | None = None,
     on_step: OnStep | None = None,
 ) -> SeedNoise:
-    """Dictionaries of random halves of the documents, matched with each other.
+    """Dictionaries of random halves, or of random orders, of the documents, matched in pairs.
 
     Args:
         vectors: (N, D) raw activations, numpy or torch.
         documents: (N,) the document of each row.
         calibration: One for all; a half is not calibrated anew.
         percentile: Of the calibration.
+        pairs_of: One of `KINDS`.
         basis: "exemplar" or "mean": which directions are matched.
-        splits: Into halves.
+        splits: Into halves; or pairs of orders.
         seed: Of the splits and of the orders of the documents.
         site: What the rows are of, to remember.
         on_step: Told how many splits are done.
@@ -192,20 +200,24 @@ def seed_noise(
     """
     if splits < 1:
         raise ValueError(f"splits is {splits}, expected a positive number")
+    if pairs_of not in KINDS:
+        raise ValueError(f'pairs_of is "{pairs_of}", expected one of {", ".join(KINDS)}')
+    make = halves if pairs_of == "halves" else order_pairs
     told = on_step or (lambda what, done, total: None)
-    told("random halves", 0, splits)
+    told(f"random {pairs_of}", 0, splits)
     n_regions, nmi = [], []
     directions: list[tuple[Float64, Float64]] = []
     overlaps: list[tuple[Float64, Float64]] = []
-    for a, b in halves(vectors, documents, calibration, percentile, splits, seed):
+    for a, b in make(vectors, documents, calibration, percentile, splits, seed):
         found = match_directions(a.basis(basis), b.basis(basis))
         overlap = row_overlap(a, b, vectors)
         n_regions.append((len(a), len(b)))
         directions.append((found.cosines, smaller_shares(found, a, b)))
         overlaps.append((overlap.f1, overlap.smaller))
         nmi.append(overlap.nmi)
-        told("random halves", len(nmi), splits)
+        told(f"random {pairs_of}", len(nmi), splits)
     return SeedNoise(
+        pairs_of=pairs_of,
         site=site,
         percentile=float(percentile),
         threshold=calibration.threshold(percentile),
@@ -245,6 +257,25 @@ def halves(
         first, second = (
             of_documents(vectors, documents, part, calibration, percentile)
             for part in (order[:middle], order[middle:])
+        )
+        yield first, second
+
+
+def order_pairs(
+    vectors: Any,
+    documents: Int64,
+    calibration: Calibration,
+    percentile: float,
+    splits: int,
+    seed: int = 0,
+) -> Iterator[tuple[Dictionary, Dictionary]]:
+    """Pairs of dictionaries of the same rows, their documents in two random orders."""
+    numbers = np.unique(documents)
+    for split in range(splits):
+        random = np.random.default_rng([seed, split])
+        first, second = (
+            of_documents(vectors, documents, random.permutation(numbers), calibration, percentile)
+            for _ in range(2)
         )
         yield first, second
 

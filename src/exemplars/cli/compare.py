@@ -54,8 +54,14 @@ def compare(
     ] = None,
     rows: Annotated[int, typer.Option(help="So many rows; 0 for all.", min=0)] = 100_000,
     splits: Annotated[
-        int, typer.Option(help="Into random halves for the baseline; 0 for none.", min=0)
+        int, typer.Option(help="Pairs of dictionaries in the baseline; 0 for none.", min=0)
     ] = 20,
+    pairs_of: Annotated[
+        str,
+        typer.Option(
+            "--noise", help="The baseline's pairs: halves of the documents, or orders of all."
+        ),
+    ] = "halves",
     baseline: Annotated[
         Path | None, typer.Option(help="A baseline that --save-baseline wrote, in place of it.")
     ] = None,
@@ -114,7 +120,7 @@ def compare(
             names = model, model_b
             shared = _read(one, other, source, names, rows or None, device, dtype, allow_mismatch)
         if noise is None and shared is not None and splits:
-            noise = _noise(one, shared, basis, splits, seed)
+            noise = _noise(one, shared, pairs_of, basis, splits, seed)
         if save_baseline is not None:
             _save(noise, save_baseline)
         result = compare_dictionaries(
@@ -183,14 +189,14 @@ def _same_reading(a: Dictionary, b: Dictionary) -> bool:
 
 
 def _noise(
-    dictionary: Dictionary, rows: SharedRows, basis: str, splits: int, seed: int
+    dictionary: Dictionary, rows: SharedRows, pairs_of: str, basis: str, splits: int, seed: int
 ) -> SeedNoise:
     from exemplars.analyses.noise import seed_noise
 
     with step_bar() as on_step:
         return seed_noise(
-            rows.a, rows.document, dictionary.calibration, dictionary.percentile, basis=basis,
-            splits=splits, seed=seed, site=dictionary.site, on_step=on_step,
+            rows.a, rows.document, dictionary.calibration, dictionary.percentile, pairs_of=pairs_of,
+            basis=basis, splits=splits, seed=seed, site=dictionary.site, on_step=on_step,
         )  # fmt: skip
 
 

@@ -69,9 +69,13 @@ def _verdict(result: Comparison) -> str:
     else:
         said = "B does not differ from A by more than seed noise"
     return (
-        f"{said} (of like pairs of random halves, {found.exceeded:.0%} agree more than A's and B's "
-        f"do; by noise alone {noise[0]:.0%} to {noise[2]:.0%})"
+        f"{said} (of like pairs of random {_pairs_of(result)}, {found.exceeded:.0%} agree more "
+        f"than A's and B's do; by noise alone {noise[0]:.0%} to {noise[2]:.0%})"
     )
+
+
+def _pairs_of(result: Comparison) -> str:
+    return "halves" if result.noise is None else result.noise.pairs_of
 
 
 def _side(name: str, side: Side) -> str:
@@ -102,9 +106,9 @@ def _spaces_table(result: Comparison) -> str:
             )
         )
     header = (
-        *("in", "pairs", "score", "mean", "median", "mean of halves"),
+        *("in", "pairs", "score", "mean", "median", f"mean of {_pairs_of(result)}"),
         *_null_names(result),
-        *("below cutoff", "halves agree more", "by noise", "matched by"),
+        *("below cutoff", f"{_pairs_of(result)} agree more", "by noise", "matched by"),
     )
     return table(header, lines)
 
@@ -119,7 +123,7 @@ def _agreement_text(found: RowAgreement) -> str:
     noise = ""
     if found.noise:
         low, high = np.quantile(found.noise, [0.025, 0.975])
-        noise = f"; of random halves {low:.3f} to {high:.3f}"
+        noise = f"; by seed noise {low:.3f} to {high:.3f}"
     same = ""
     if np.isfinite(found.same_partner):
         same = f" {found.same_partner:.0%} of the pairs by rows are pairs by direction too."
@@ -174,7 +178,7 @@ def _cannot_conclude(result: Comparison) -> Iterator[str]:
             "Not concluded: whether a low cosine is a change. Dictionaries of the same model "
             "differ too; give --text or --activations for a baseline, or --baseline."
         )
-    elif result.noise.rows < result.a.rows:
+    elif result.noise.pairs_of == "halves" and result.noise.rows < result.a.rows:
         yield (
             f"The baseline's halves have about {result.noise.rows // 2:,} rows each and A was "
             f"built from {result.a.rows:,}: its noise is that of dictionaries of fewer rows, "
@@ -192,7 +196,7 @@ def _cannot_conclude(result: Comparison) -> Iterator[str]:
             f"keep those of its exemplars; with small or large ones the mean cosine is {low:.3f} "
             f"or {high:.3f}."
         )
-    if result.noise is not None:
+    if result.noise is not None and result.noise.pairs_of == "halves":
         yield (
             "Within seed noise is not unchanged: dictionaries of the same rows in the same order "
             "are nearer to each other than two orders are, and a model can change by less than "
@@ -218,7 +222,9 @@ def comparison_figure(result: Comparison) -> Figure:
             left.axvline(float(np.mean(values)), color=QUIET, linestyle=style, label=name)
         if found.drift_of_noise is not None:
             low, _, high = found.drift_of_noise
-            left.axvspan(1 - high, 1 - low, color=COLORS[2], alpha=0.4, label="random halves")
+            left.axvspan(
+                1 - high, 1 - low, color=COLORS[2], alpha=0.4, label=f"random {_pairs_of(result)}"
+            )
         name = "F1 of the rows" if result.space == SPACES[2] else "cosine"
         left.set_xlabel(f"{name} of partners ({result.space})")
         left.set_ylabel("share of pairs below")
