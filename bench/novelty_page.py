@@ -319,8 +319,8 @@ def page() -> str:
         + f"*{max(r['date'] for r in rows)}, commit {rows[-1]['commit']}, `bench/novelty.py`; "
         "tables by `bench/novelty_page.py`.*",
         "### In short\n\n" + shows(rows),
-        "### Against baselines: passages\n\nOver all sets, sites and percentiles but those of development, "
-        "95 % intervals of AUROC:\n\n" + in_short(rows),
+        "### Against baselines: passages\n\nOver all sets, sites and percentiles "
+        "but those of development, 95 % intervals of AUROC:\n\n" + in_short(rows),
         f"![AUROC by kind of text](figures/{FIGURE.name}.png)",
         "### Sets of 50 passages\n\nThe least AUROC over the texts of each kind:\n\n"
         + required(rows),
