@@ -32,6 +32,7 @@ from exemplars.analyses.conformal import (
 from exemplars.analyses.densities import SCORES, RegionDensity
 from exemplars.analyses.detection import auroc, weighted_aurocs
 from exemplars.analyses.detectors import shrunk_precision
+from exemplars.analyses.novelty import SCORE
 from exemplars.geometry import cosine_distance, to_directions
 from exemplars.nearest import ExemplarIndex
 
@@ -400,6 +401,26 @@ def against(study: Study, percentile: float, name: str, own: Scored) -> dict[str
     return found
 
 
+def paired(other: Scored, own: Scored) -> dict[str, list[float]]:
+    """AUROC of passages by the default score less that by each baseline, on the same resamples."""
+    draws = [document_draws(part.document, RESAMPLES, k) for k, part in enumerate((other, own))]
+    weights = np.concatenate([np.ones((1, sum(d.shape[1] for d in draws))), np.hstack(draws)])
+    positive = np.arange(weights.shape[1]) < len(other.document)
+    samples = {
+        method: weighted_aurocs(
+            np.concatenate([other.passage[method], own.passage[method]]).astype(float),
+            positive,
+            weights,
+        )
+        for method in (SCORE, MAHALANOBIS, PASSAGE, CORESET, CORESET_MEAN, PERPLEXITY)
+    }
+    ours = samples.pop(SCORE)
+    return {
+        method: rounded(float(ours[0] - values[0]), (ours - values)[1:])
+        for method, values in samples.items()
+    }
+
+
 def measure(study: Study, percentile: float, names: Sequence[str]) -> dict[str, Any]:
     own = study.scored(f"{study.build} held", percentile)
     each = {name: against(study, percentile, name, own) for name in names}
@@ -408,6 +429,7 @@ def measure(study: Study, percentile: float, names: Sequence[str]) -> dict[str, 
             level: {name: found[level] for name, found in each.items()}
             for level in ("passage", "token", "set", "power")
         },
+        "paired": {name: paired(study.scored(name, percentile), own) for name in names},
         "conformal": {m: conformal(own, m) for m in (*SCORES, CORESET, PERPLEXITY)},
         "false_sets": {m: false_sets(study, percentile, own, m) for m in ("mean", "distance")},
     }
