@@ -1,12 +1,15 @@
 # make demo    real dictionaries of a real model (about 4 minutes on 2 cores)
 # make test    the tests
 # make check   format, lint, types, tests, docs
-# make bench   the benchmarks; rows go to bench/results (detection alone takes hours)
+# make bench   the benchmarks; rows go to bench/results (it takes many hours; bench/novelty*.py, bench/taboo.py
+#              and bench/explorer_*.py need arguments, and say which)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+BENCH := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python
+KEPT := $(HOME)/.cache/exemplars
 
 .PHONY: demo test check format lint types docs bench fix clean
 
@@ -39,20 +42,26 @@ docs: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
 bench: $(INSTALLED)
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/build.py
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/startup.py
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/memory.py
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/large.py
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/engine.py
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/concepts.py
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/refusal.py validate
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/refusal.py test
+	$(BENCH) bench/build.py
+	$(BENCH) bench/startup.py
+	$(BENCH) bench/memory.py
+	$(BENCH) bench/large.py
+	$(BENCH) bench/engine.py
+	$(BENCH) bench/concepts.py
+	$(BENCH) bench/refusal.py validate
+	$(BENCH) bench/refusal.py test
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt peft
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/organism.py train
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python bench/organism.py study
-	$(BIN)/python bench/tables.py
-	$(BIN)/python bench/concept_page.py
-	$(BIN)/python bench/behavior_page.py
+	$(BENCH) bench/organism.py train
+	$(BENCH) bench/organism.py study
+	$(BENCH) bench/growth.py extract
+	$(BENCH) bench/growth.py study
+	$(BENCH) bench/resolution.py
+	$(BENCH) bench/families.py
+	$(BENCH) bench/trajectories.py
+	$(BENCH) bench/stability.py --models $(KEPT)/models --cache $(KEPT)/bench/rows
+	$(BENCH) bench/compare.py --models $(KEPT)/models --cache $(KEPT)/bench/rows
+	for page in tables concept_page behavior_page growth_page resolution_page family_page trajectory_page \
+	    compare_page stability_page novelty_page taboo_page; do $(BIN)/python bench/$$page.py || exit 1; done
 
 fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -86,7 +86,7 @@ def opened(source: activations.Source, models: Path, cache: Path):
     """Dictionaries from coarse to fine, and rows that they have not read."""
     found = study.coarse_to_fine([ex.load(f) for f in dictionaries(source, models, cache)])
     held = shards(source, "held", models, cache)
-    rows = study.shared_rows((b[0] for b, *_ in held.windows([source.site])), found[0])
+    rows = study.site_directions((b[0] for b, *_ in held.windows([source.site])), found[0])
     return found, rows
 
 
@@ -174,7 +174,7 @@ def kept(models: Path, cache: Path, sources: Sequence[activations.Source] = SITE
         found, _ = opened(source, models, cache)
         build = shards(source, "build", models, cache)
         batches = (b[0] for b, *_ in build.windows([source.site]))
-        rows = study.shared_rows(batches, found[0])
+        rows = study.site_directions(batches, found[0])
         regions = [study.assign_directions(d, rows.directions) for d in found]
         members = [kin.KeptMembers.of(d) for d in found]
         lines = []

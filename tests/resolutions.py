@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import exemplars as ex
-from exemplars.analyses.resolution import coarse_to_fine, shared_rows
+from exemplars.analyses.resolution import coarse_to_fine, site_directions
 
 WIDTH = 16
 N_COARSE, N_FINE = 4, 3
@@ -16,7 +16,7 @@ N_COARSE, N_FINE = 4, 3
 
 @dataclass(frozen=True)
 class Batch:
-    """What `shared_rows` reads of an ActivationBatch."""
+    """What `site_directions` reads of an ActivationBatch."""
 
     vectors: np.ndarray
     document: np.ndarray
@@ -66,4 +66,4 @@ def batches(vectors, token=None, n_documents=20, step=128):
 
 
 def rows_of(vectors, dictionary, token=None, n_documents=20):
-    return shared_rows(batches(vectors, token, n_documents), dictionary)
+    return site_directions(batches(vectors, token, n_documents), dictionary)

@@ -21,7 +21,7 @@ from exemplars.analyses.resolution import (
     effective_pieces,
     exemplars_inside,
     named_hits,
-    shared_rows,
+    site_directions,
 )
 from exemplars.errors import ActivationError, MismatchError
 from resolutions import (
@@ -261,7 +261,7 @@ def test_rows_know_their_neighbours_within_a_document_alone(planted):
     vectors = clouds(6)[0]
     document, position = np.array([0, 0, 0, 1, 1, 1]), np.array([1, 2, 4, 5, 6, 7])
     batch = Batch(vectors, document, position, np.arange(10, 16))
-    labels = shared_rows([batch], planted[0]).labels()
+    labels = site_directions([batch], planted[0]).labels()
     assert tuple(labels) == LABELS
     assert labels["token"].tolist() == [10, 11, 12, 13, 14, 15]
     assert labels["previous token"].tolist() == [-1, 10, -1, -1, 13, 14]
@@ -273,21 +273,21 @@ def test_rows_are_those_that_a_build_would_keep(planted):
     vectors[7] = planted[0].center
     limited = replace(planted[0], calibration=replace(planted[0].calibration, norm_limit=100.0))
     vectors[8] *= 1e3
-    rows = shared_rows(batches(vectors), limited, rows=50)
+    rows = site_directions(batches(vectors), limited, rows=50)
     assert (len(rows), rows.dropped) == (48, 2)
     assert len(rows.document) == len(rows.position) == len(rows.token) == 48
     told = []
-    shared_rows(batches(vectors), planted[0], 60, lambda *step: told.append(step))
+    site_directions(batches(vectors), planted[0], 60, lambda *step: told.append(step))
     assert told[-1] == ("rows", 60, 60)
 
 
 def test_rows_that_cannot_be_read_are_refused(planted):
     vectors, _, _ = clouds(100)
     with pytest.raises(ValueError, match="no rows"):
-        shared_rows([], planted[0])
+        site_directions([], planted[0])
     vectors[3, 0] = np.nan
     with pytest.raises(ActivationError):
-        shared_rows(batches(vectors), planted[0])
+        site_directions(batches(vectors), planted[0])
 
 
 def test_random_exemplars_are_of_documents_that_are_not_evaluated(planted, monkeypatch):

@@ -131,8 +131,8 @@ class Resolutions:
 
 
 @dataclass(frozen=True, eq=False)
-class SharedRows:
-    """Rows that are looked at in every resolution."""
+class SiteDirections:
+    """Directions of one site's rows, which are looked at in every resolution."""
 
     directions: Float32
     """(N, D)."""
@@ -154,12 +154,12 @@ class SharedRows:
         return dict(zip(LABELS, (self.token, previous, following), strict=True))
 
 
-def shared_rows(
+def site_directions(
     batches: Iterable[Any],
     dictionary: Dictionary,
     rows: int | None = None,
     on_step: OnStep | None = None,
-) -> SharedRows:
+) -> SiteDirections:
     """The rows of activations that a build would keep, as directions.
 
     Args:
@@ -190,7 +190,7 @@ def shared_rows(
     directions, document, position, token = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
-    return SharedRows(directions, document, position, token, n_rows - n_kept)
+    return SiteDirections(directions, document, position, token, n_rows - n_kept)
 
 
 def coarse_to_fine(dictionaries: Sequence[Dictionary], least: int = 2) -> tuple[Dictionary, ...]:
@@ -230,7 +230,7 @@ def coarse_to_fine(dictionaries: Sequence[Dictionary], least: int = 2) -> tuple[
 
 def compare_resolutions(
     dictionaries: Sequence[Dictionary],
-    rows: SharedRows | None = None,
+    rows: SiteDirections | None = None,
     *,
     seeds: int = 3,
     seed: int = 0,
@@ -385,7 +385,7 @@ class _Views:
 
 def _views(
     ordered: Sequence[Dictionary],
-    rows: SharedRows | None,
+    rows: SiteDirections | None,
     draws: tuple[int, ...],
     on_step: OnStep | None,
 ) -> _Views | None:
@@ -421,7 +421,7 @@ def _views(
     return _Views(place[used] % _POOL == 1, group[used], labels, regions, random, holder, draws)
 
 
-def _groups(rows: SharedRows) -> Int64:
+def _groups(rows: SiteDirections) -> Int64:
     """(N,) numbers of the documents; of few, runs of rows stand for them."""
     _, group = np.unique(rows.document, return_inverse=True)
     if group.max() + 1 < _FEWEST:

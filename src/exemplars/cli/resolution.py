@@ -31,7 +31,7 @@ from exemplars.cli.terminal import interruptible, print_result, say, step_bar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from exemplars.analyses.resolution import SharedRows
+    from exemplars.analyses.resolution import SiteDirections
     from exemplars.dictionary import Dictionary
 
 _Opened = dict[Path, "Dictionary"]
@@ -234,15 +234,15 @@ def _asked(
     return found
 
 
-def _shared(asked: Dictionary, batches: Iterable[Any], rows: int) -> SharedRows:
-    from exemplars.analyses.resolution import shared_rows
+def _shared(asked: Dictionary, batches: Iterable[Any], rows: int) -> SiteDirections:
+    from exemplars.analyses.resolution import site_directions
 
     with step_bar() as on_step:
-        return shared_rows(batches, asked, rows or None, on_step)
+        return site_directions(batches, asked, rows or None, on_step)
 
 
 def _resolutions(
-    ordered: Sequence[Dictionary], shared: SharedRows | None, seeds: int, seed: int
+    ordered: Sequence[Dictionary], shared: SiteDirections | None, seeds: int, seed: int
 ) -> _Answer:
     from exemplars.analyses.resolution import compare_resolutions
     from exemplars.report.resolution import resolution_figure, resolution_text
@@ -257,7 +257,7 @@ def _relatives(
     ordered: Sequence[Dictionary],
     asked: Dictionary,
     region: int,
-    shared: SharedRows | None,
+    shared: SiteDirections | None,
     seed: int,
 ) -> _Answer:
     from exemplars.analyses.relatives import relatives, relatives_everywhere
@@ -287,7 +287,7 @@ def _paths(
     ordered: Sequence[Dictionary],
     asked: Dictionary,
     ends: tuple[int, int],
-    shared: SharedRows | None,
+    shared: SiteDirections | None,
     **options: Any,
 ) -> _Answer:
     from exemplars import store
