@@ -106,9 +106,8 @@ def read() -> list[dict]:
     kept = HERE / "results" / "compare.jsonl"
     for line in kept.read_text().splitlines() if kept.exists() else ():
         row = {"noise": "halves", **json.loads(line)}
-        key = tuple(
-            row.get(k, "") for k in ("text", "site", "percentile", "basis", "compared_with")
-        )
+        told_by = ("text", "site", "percentile", "basis", "noise", "compared_with")
+        key = tuple(row.get(name, "") for name in told_by)
         rows[key] = row
     return list(rows.values())
 
