@@ -102,8 +102,7 @@ def newest() -> list[dict]:
     rows: dict[str, dict] = {}
     for line in (HERE / "results" / "novelty.jsonl").read_text().splitlines():
         row = json.loads(line)
-        if "paired" in row:
-            rows[row["what"]] = row
+        rows[row["what"]] = row
     return list(rows.values())
 
 
