@@ -49,8 +49,8 @@ WORDS, CHOOSING = ("ship", "clock", "snow", "gold", "song"), ("leaf", "moon")
 CONTROLS = (*CHOOSING, "cat", "ring", "book", "king", "flag")
 """No reported organism hides these."""
 ANSWER_TOKENS = 16
-SITES, PERCENTILES = ("resid_post.26", "resid_post.27", "resid_post.28"), (6.0, 12.0)
-CHOSEN = {"control": ("resid_post.27", 12.0), "response": ("resid_post.24", 6.0)}
+SITES, PERCENTILES = ("resid_post.26", "resid_post.27", "resid_post.28"), (12.0, 20.0)
+CHOSEN = {"control": ("resid_post.27", 20.0), "response": ("resid_post.27", 20.0)}
 """By the words of `CHOOSING` and the topic, on prompts of "select"."""
 EPOCHS, WORD_EPOCHS, RATE = 3, 2, 5e-4
 Prompts = dict[str, dict[str, list[str]]]
@@ -208,14 +208,16 @@ class Study:
         """A row for an organism at a site: its inventory, and where words stand in it."""
         tuned, pairs = self.tuned(name), self.pairs(name, positions, sites or [site])[site]
         labels = self.kind == ("bees" if name == "topic" else "hint")
-        result = drift(pairs, percentile, positions=positions, topic=labels[pairs.number])
+        repeats = {"orders": 4, "draws": 5} if self.split == "test" else {"orders": 2, "draws": 2}
+        result = drift(
+            pairs, percentile, positions=positions, topic=labels[pairs.number], **repeats
+        )
         word = name if name in (*WORDS, *CHOOSING) else None
         readings = read_drift(tuned, result, pairs, 10, (*WORDS, *CONTROLS))
         row = drift_summary(result, readings)
         row["ranks"] = {w: best_ranks(readings, w) for w in (*WORDS, *CONTROLS)}
-        if word is not None:
-            row["word_probe"] = self.word_probe(pairs, site, word)
         if word is not None and self.split == "test":
+            row["word_probe"] = self.word_probe(pairs, site, word)
             asked = [p for p, kind in zip(self.prompts, self.kind, strict=True) if kind == "hint"]
             hints = [answer.text for answer in self.answered(tuned, asked)]
             row["says"] = [sum(says(word, text) for text in hints), len(hints)]
