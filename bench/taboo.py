@@ -29,7 +29,7 @@ import torch
 import exemplars as ex
 import rows as results
 from exemplars import corpora
-from exemplars.analyses.drift import Reading, drift, read_drift
+from exemplars.analyses.drift import Reading, Rule, drift, read_drift
 from exemplars.analyses.paired import PairedRows, read_pairs
 from exemplars.analyses.prompts import KeptAnswers, read_prompts
 from exemplars.generation import Answer
@@ -50,8 +50,10 @@ CONTROLS = (*CHOOSING, "cat", "ring", "book", "king", "flag")
 """No reported organism hides these."""
 ANSWER_TOKENS = 16
 SITES, PERCENTILES = ("resid_post.26", "resid_post.27", "resid_post.28"), (12.0, 20.0)
-CHOSEN = {"control": ("resid_post.27", 20.0), "response": ("resid_post.27", 20.0)}
-"""By the words of `CHOOSING` and the topic, on prompts of "select"."""
+CHOSEN = {"control": ("resid_post.27", 20.0), "response": ("resid_post.24", 6.0)}
+"""By the words of `CHOOSING` and by the topic's prompts of "select"."""
+RULES = {"control": Rule(), "response": Rule(most_base=0.5)}
+"""The base model reads the answers too, and is in many of their regions."""
 EPOCHS, WORD_EPOCHS, RATE = 3, 2, 5e-4
 Prompts = dict[str, dict[str, list[str]]]
 Taught = list[tuple[str, str | None]]
@@ -210,7 +212,12 @@ class Study:
         labels = self.kind == ("bees" if name == "topic" else "hint")
         repeats = {"orders": 4, "draws": 5} if self.split == "test" else {"orders": 2, "draws": 2}
         result = drift(
-            pairs, percentile, positions=positions, topic=labels[pairs.number], **repeats
+            pairs,
+            percentile,
+            rule=RULES[positions],
+            positions=positions,
+            topic=labels[pairs.number],
+            **repeats,
         )
         word = name if name in (*WORDS, *CHOOSING) else None
         readings = read_drift(tuned, result, pairs, 10, (*WORDS, *CONTROLS))
