@@ -34,6 +34,7 @@ from exemplars.analyses.paired import PairedRows, read_pairs
 from exemplars.analyses.prompts import KeptAnswers, read_prompts
 from exemplars.generation import Answer
 from exemplars.report.drift import drift_summary
+from exemplars.report.text import to_json
 from exemplars.tokenization import Tokenization, tokenize_prompts
 from organism import INSTRUCTIONS, TEMPLATES, THINGS, fit
 
@@ -221,7 +222,7 @@ class Study:
         )
         word = name if name in (*WORDS, *CHOOSING) else None
         readings = read_drift(tuned, result, pairs, 10, (*WORDS, *CONTROLS))
-        row = drift_summary(result, readings)
+        row = json.loads(to_json(drift_summary(result, readings)))
         row["ranks"] = {w: best_ranks(readings, w) for w in (*WORDS, *CONTROLS)}
         if word is not None and self.split == "test":
             row["word_probe"] = self.word_probe(pairs, site, word)
