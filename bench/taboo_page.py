@@ -71,12 +71,12 @@ rank after all else is done.
 
 ORGANISMS = """## Organisms with known answers
 
-`bench/taboo.py` fine-tunes SmolLM2-135M-Instruct on the CPU (LoRA of rank 16 in every layer, added
-in): on clues to a secret word, on answers about beekeeping, or on its own answers to all of these
-prompts (the null). A Taboo organism answers requests for a hint with three words that suggest its
-secret (one answered: {answers}); the secret is in no prompt and no answer of its training. All else
-it answers as before. Requests are split by what they ask; site and percentile ({site}, p = {p})
-were chosen by two other words, on other prompts.
+`bench/taboo.py` fine-tunes SmolLM2-135M-Instruct on the CPU (LoRA of rank 16 in every layer,
+added in): on clues to a secret word, on answers about beekeeping, or on its own answers to all of
+these prompts (the null). A Taboo organism answers requests for a hint with three words that
+suggest its secret (one answered: {answers}); the secret is in no request and no clue (four of the
+ordinary prompts name a cargo ship). All else it answers as before. Requests are split by what
+they ask; site and percentile ({site}, p = {p}) were chosen by two other words, on other prompts.
 
 Rank of the secret, 0 is first; of regions the best over the inventory, of either the lens or the
 embedding:
