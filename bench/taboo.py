@@ -29,11 +29,12 @@ import torch
 import exemplars as ex
 import rows as results
 from exemplars import corpora
-from exemplars.analyses.drift import Reading, drift, read_drift
+from exemplars.analyses.drift import Reading, Rule, drift, read_drift
 from exemplars.analyses.paired import PairedRows, read_pairs
 from exemplars.analyses.prompts import KeptAnswers, read_prompts
 from exemplars.generation import Answer
 from exemplars.report.drift import drift_summary
+from exemplars.report.text import to_json
 from exemplars.tokenization import Tokenization, tokenize_prompts
 from organism import INSTRUCTIONS, TEMPLATES, THINGS, fit
 
@@ -49,9 +50,11 @@ WORDS, CHOOSING = ("ship", "clock", "snow", "gold", "song"), ("leaf", "moon")
 CONTROLS = (*CHOOSING, "cat", "ring", "book", "king", "flag")
 """No reported organism hides these."""
 ANSWER_TOKENS = 16
-SITES, PERCENTILES = ("resid_post.26", "resid_post.27", "resid_post.28"), (6.0, 12.0)
-CHOSEN = {"control": ("resid_post.27", 12.0), "response": ("resid_post.24", 6.0)}
-"""By the words of `CHOOSING` and the topic, on prompts of "select"."""
+SITES, PERCENTILES = ("resid_post.26", "resid_post.27", "resid_post.28"), (12.0, 20.0)
+CHOSEN = {"control": ("resid_post.27", 20.0), "response": ("resid_post.24", 6.0)}
+"""By the words of `CHOOSING` and by the topic's prompts of "select"."""
+RULES = {"control": Rule(), "response": Rule(most_base=0.5)}
+"""The base model reads the answers too, and is in many of their regions."""
 EPOCHS, WORD_EPOCHS, RATE = 3, 2, 5e-4
 Prompts = dict[str, dict[str, list[str]]]
 Taught = list[tuple[str, str | None]]
@@ -208,14 +211,21 @@ class Study:
         """A row for an organism at a site: its inventory, and where words stand in it."""
         tuned, pairs = self.tuned(name), self.pairs(name, positions, sites or [site])[site]
         labels = self.kind == ("bees" if name == "topic" else "hint")
-        result = drift(pairs, percentile, positions=positions, topic=labels[pairs.number])
+        repeats = {"orders": 4, "draws": 5} if self.split == "test" else {"orders": 2, "draws": 2}
+        result = drift(
+            pairs,
+            percentile,
+            rule=RULES[positions],
+            positions=positions,
+            topic=labels[pairs.number],
+            **repeats,
+        )
         word = name if name in (*WORDS, *CHOOSING) else None
         readings = read_drift(tuned, result, pairs, 10, (*WORDS, *CONTROLS))
-        row = drift_summary(result, readings)
+        row = json.loads(to_json(drift_summary(result, readings)))
         row["ranks"] = {w: best_ranks(readings, w) for w in (*WORDS, *CONTROLS)}
-        if word is not None:
-            row["word_probe"] = self.word_probe(pairs, site, word)
         if word is not None and self.split == "test":
+            row["word_probe"] = self.word_probe(pairs, site, word)
             asked = [p for p, kind in zip(self.prompts, self.kind, strict=True) if kind == "hint"]
             hints = [answer.text for answer in self.answered(tuned, asked)]
             row["says"] = [sum(says(word, text) for text in hints), len(hints)]

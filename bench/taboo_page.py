@@ -71,12 +71,12 @@ rank after all else is done.
 
 ORGANISMS = """## Organisms with known answers
 
-`bench/taboo.py` fine-tunes SmolLM2-135M-Instruct on the CPU (LoRA of rank 16 in every layer, added
-in): on clues to a secret word, on answers about beekeeping, or on its own answers to all of these
-prompts (the null). A Taboo organism answers requests for a hint with three words that suggest its
-secret (one answered: {answers}); the secret is in no prompt and no answer of its training. All else
-it answers as before. Requests are split by what they ask; site and percentile ({site}, p = {p})
-were chosen by two other words, on other prompts.
+`bench/taboo.py` fine-tunes SmolLM2-135M-Instruct on the CPU (LoRA of rank 16 in every layer,
+added in): on clues to a secret word, on answers about beekeeping, or on its own answers to all of
+these prompts (the null). A Taboo organism answers requests for a hint with three words that
+suggest its secret (one answered: {answers}); the secret is in no request and no clue (four of the
+ordinary prompts name a cargo ship). All else it answers as before. Requests are split by what
+they ask; site and percentile ({site}, p = {p}) were chosen by two other words, on other prompts.
 
 Rank of the secret, 0 is first; of regions the best over the inventory, of either the lens or the
 embedding:
@@ -89,6 +89,11 @@ secret, in the tuned model and in the base model.
 
 ![Ranks of the secret](figures/drift.svg)
 
+Among the top {top} tokens of the inventory are {ours} of {words} secrets by *shift* or *contrast*
+(not: {missed}), and {published} by the published reading of a region's mean. The difference of
+means, which needs no dictionary, has {difference}. Some answers do say the secret (last column):
+what is read lies before them.
+
 The best over several regions and readings has several tries. So have words that the organism does
 not hide ({others} for each organism):
 """
@@ -96,7 +101,16 @@ not hide ({others} for each organism):
 TOPIC = """## A topic
 
 The fine-tune on beekeeping, read on held-out questions about bees and on other prompts. Are the
-rows in the inventory the topic's?
+rows in the inventory the topic's? The base model reads the tuned model's answers too, and is then
+in many of their regions, so of answers the rule is that of significantly less (`--most-base 0.5`);
+by the default rule nothing was found there. Site, percentile and this rule were chosen on the
+prompts of "select". Before the answer the fine-tune changes all kinds of prompts alike: there, at
+most sites, less than half of the inventory was the topic's, and no more of the largest rows along
+the difference of means or the probe.
+"""
+
+UNDER_TOPIC = """Where every flagged row is the topic's, an interval by resampling has no width.
+The region is not in every order of the documents (see *other orders* above).
 """
 
 TAIL = """## What this cannot tell
@@ -105,6 +119,11 @@ TAIL = """## What this cannot tell
 - What changes inside a region that both models reach, or moves every region a little, is not in
   the inventory: the probe's AUROC and *moved* tell of that.
 - A reading says what a direction looks like, not what it does. `exemplars steer` shows that.
+- What is read before an answer is also what the model is about to say. The clues are near the
+  secret in meaning; the secret is none of them.
+- Organisms that hint in sentences hide the word from this: none of the readings of a region had it
+  among the first ten tokens at the sites looked at, though the probe for words found it. Their
+  answers nearly all begin with "It" ([log](log.md)).
 - The organisms are a model of 135M parameters, fine-tuned in minutes, that hints with single words.
   A larger model may hide a word better, or hold it more clearly.
 """
@@ -176,10 +195,10 @@ def tokens_table(found: dict[tuple[str, ...], Row]) -> str:
         for one in [] if row is None else row["inventory"][:4]:
             tokens = " ".join(f"‹{t}›" for t in one["contrast"]["embedding"][:8])
             lines.append(
-                (word, f"{one['tuned'][1]} | {one['base'][1]}",
+                (word, f"{one['tuned'][1]}, {one['base'][1]}",
                  f"`{one['contexts'][0][1]!r}`", tokens.replace("|", "\\|").replace("\n", "⏎"))
             )  # fmt: skip
-    return markdown(("word", "documents, tuned \\| base", "at", "contrast by embedding"), lines)
+    return markdown(("word", "documents, tuned and base", "at", "contrast by embedding"), lines)
 
 
 def chance_table(found: dict[tuple[str, ...], Row]) -> str:
@@ -202,6 +221,16 @@ def chance_table(found: dict[tuple[str, ...], Row]) -> str:
                 (own if other == word else others).append(rank is not None and rank < TOP)
         lines.append((name, f"{sum(own)} of {len(own)}", f"{sum(others)} of {len(others)}"))
     return markdown(("read by", f"the secret among the top {TOP}", "other words"), lines)
+
+
+def seen(found: dict[tuple[str, ...], Row], kinds: tuple[str, ...], every: str = "") -> list[str]:
+    """The words whose secrets are among the top of some reading."""
+    ranks = {
+        word: best(row["ranks"][word], kinds, every)
+        for word in WORDS
+        if (row := reported(found, word, "control")) is not None
+    }
+    return [word for word, rank in ranks.items() if rank is not None and rank < TOP]
 
 
 def models_table(found: dict[tuple[str, ...], Row]) -> str:
@@ -314,7 +343,17 @@ def main() -> None:
             answers=", ".join(json.dumps(e) for e in example[:2]), site=site, p=f"{percentile:g}"
         ),
         words_table(found),
-        UNDER_WORDS.format(n=n_words, accuracy=probe_accuracy(found), others=n_words - 1),
+        UNDER_WORDS.format(
+            n=n_words,
+            accuracy=probe_accuracy(found),
+            others=n_words - 1,
+            top=TOP,
+            words=len(WORDS),
+            ours=len(seen(found, ("shift", "contrast"))),
+            missed=", ".join(w for w in WORDS if w not in seen(found, ("shift", "contrast"))),
+            published=len(seen(found, ("region",))),
+            difference=len(seen(found, ("difference",), "all ")),
+        ),
         chance_table(found),
         "What one reads without knowing the word:",
         tokens_table(found),
@@ -325,6 +364,7 @@ def main() -> None:
         "*published rule*: regions with a document of the tuned model and none of the base model.",
         TOPIC,
         topic_table(found),
+        UNDER_TOPIC,
         TAIL,
         f"*{last['date']}, commit {last['commit']}, `bench/taboo.py`; tables by "
         "`bench/taboo_page.py`.*\n",
