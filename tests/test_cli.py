@@ -320,7 +320,7 @@ def test_show_of_a_region_is_its_card(run, fails, built):
     found = json.loads(run("show", built, 1, "--json")[1])
     assert {
         "region", "members", "coherence", "mean_distance", "threshold", "exemplar_row",
-        "exemplar", "nearest", "farthest", "lens", "label", "neighbours",
+        "exemplar", "nearest", "farthest", "lens", "label", "neighbours", "stability",
     } == set(found)  # fmt: skip
     assert found["exemplar"]["row"] == found["exemplar_row"]
     n = len(ex.load(built))
