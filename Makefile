@@ -1,7 +1,7 @@
 # make demo    real dictionaries of a real model (about 4 minutes on 2 cores)
 # make test    the tests
 # make check   format, lint, types, tests, docs
-# make bench   the benchmarks; rows go to bench/results (it takes many hours; bench/novelty*.py, bench/taboo.py
+# make bench   the benchmarks; rows go to bench/results (it takes many hours; bench/novelty*.py
 #              and bench/explorer_*.py need arguments, and say which)
 
 PYTHON ?= python3
@@ -53,6 +53,10 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt peft
 	$(BENCH) bench/organism.py train
 	$(BENCH) bench/organism.py study
+	$(BENCH) bench/taboo.py train null topic leaf moon ship clock snow gold song
+	$(BENCH) bench/taboo.py select leaf moon null
+	$(BENCH) bench/taboo.py report ship clock snow gold song null topic
+	$(BENCH) bench/taboo.py report topic null --positions response
 	$(BENCH) bench/growth.py extract
 	$(BENCH) bench/growth.py study
 	$(BENCH) bench/resolution.py
