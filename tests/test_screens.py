@@ -782,7 +782,9 @@ def test_the_bounds_that_audits_see_are_those_that_the_search_uses():
             np.int32(screen._halvings), out,
         )  # fmt: skip
         bounds, _ = all_pairs(screen, u, exemplars)
-        np.testing.assert_array_equal(out[:50, :300] * screen._unit + slack[:, None], bounds)
+        found = out[:50, :300] * screen._unit + slack[:, None]
+        # A row's slack rounds as its place in a product of matrices does, on some processors.
+        np.testing.assert_allclose(found, bounds, rtol=0, atol=1e-7)
 
 
 # --- answers -------------------------------------------------------------------------------------
