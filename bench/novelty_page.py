@@ -10,6 +10,7 @@ from exemplars.figures import COLORS, QUIET, drawing, save_figure
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "novelty.md"
+TABLES = PAGE.with_name("novelty_tables.md")
 FIGURE = HERE.parent / "docs" / "figures" / "novelty"
 OURS = ("mean", "distance", "standard", "joint", "whitened", "beyond θ")
 BASELINES = (
@@ -318,7 +319,8 @@ def figure(rows: list[dict], percentile: float) -> None:
         save_figure(drawn, FIGURE)
 
 
-def page() -> str:
+def pages() -> tuple[str, str]:
+    """What was found, and the tables of every set and score."""
     rows = sorted(newest(), key=lambda r: (r["build"] != "sotu", r["site"], r["percentile"]))
     chosen = [r for r in rows if r["percentile"] == rows[0]["chosen_percentile"]] if (
         "chosen_percentile" in rows[0]
@@ -340,9 +342,15 @@ def page() -> str:
         "alone:\n\n" + conformal(rows),
         "Sets of eight held-out documents beside the others, 200 draws that overlap, share with a "
         "small p-value:\n\n" + false_sets(rows),
+        f"[Every set and every score]({TABLES.name}), at the percentile that was chosen.",
+    ]
+    tables = [
+        "# Novelty: every set and every score",
+        f"What is measured, and how: [novelty.md]({PAGE.name}). Brackets are 95 % intervals; the "
+        "best of a line is bold.",
     ]
     for row in chosen:
-        parts += [
+        tables += [
             f"## {title(row)}",
             "AUROC, passages of 128 tokens\n\n"
             + by_set(row, "passage", "auroc", (*OURS, *BASELINES)),
@@ -352,8 +360,9 @@ def page() -> str:
             "AUROC, tokens\n\n"
             + by_set(row, "token", "", (*OURS, *(b for b in BASELINES if "passage" not in b))),
         ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts) + "\n", "\n\n".join(tables) + "\n"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for file, text in zip((PAGE, TABLES), pages(), strict=True):
+        file.write_text(text, encoding="utf-8")
