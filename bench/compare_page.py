@@ -26,8 +26,8 @@ exemplars compare base-l9-p2 base-l15-p2 --activations kept/ --space shared-rows
 ```
 
 The first line answers: so many regions persisted, moved, were dropped, are new, and whether that is more
-than seed noise. Then come the numbers beside their nulls, the largest changes with texts of both sides, in
-how the two were made differently, and what cannot be concluded. In Python:
+than seed noise. Then come the numbers beside their nulls, the largest changes with texts of both sides,
+what differs in how the two were made, and what cannot be concluded. In Python:
 `exemplars.analyses.comparison.compare`.
 
 ## How regions are paired

@@ -114,7 +114,7 @@ def test_the_baseline_can_be_of_orders(run, d, place):
 
 
 def test_a_baseline_is_saved_and_read_again(run, d, place, tmp_path):
-    file = tmp_path / "noise.json"
+    file = tmp_path / "new" / "noise.json"
     kept = ("--activations", place / "kept-one")
     status, _, err = run(d["a"], d["next"], *kept, *FEW, "--save-baseline", file)
     assert status == 0, err
@@ -164,6 +164,14 @@ def test_the_figure_has_the_pairs_the_nulls_and_the_noise(d):
         (("--save-baseline", "{}/x"), "no baseline to save"),
         (("--space", "sky"), 'space is "sky"'),
         (("--basis", "x"), 'basis is "x"'),
+        (
+            ("--text", "{}/nowhere", "--noise", "x"),
+            '--noise is "x", expected one of halves, orders',
+        ),
+        (
+            ("--text", "{}/nowhere", "--basis", "x"),
+            '--basis is "x", expected one of mean, exemplar',
+        ),
         (("--quantile", "2"), "quantile is 2"),
         (("--activations", "{}/corpus"), "holds no activation shards"),
         (("--activations", "{}/kept-one", "--activations-b", "{}/kept-other"), "different texts"),

@@ -113,6 +113,7 @@ def test_build_with_seeds_stores_the_score_of_each_region(run, place, tmp_path):
         (("{}/seed0",), "nothing to build others from"),
         (("{}/seed0", "{}/seed1", "--text", "x", "--activations", "y"), "give one of them"),
         (("{}/corpus", "{}/seed1"), "has no manifest.json"),
+        (("{}/seed0", "{}/seed1", "{}/seed0"), "hold the same exemplars"),
         (("{}/seed0", "--activations", "{}/corpus"), "holds no activation shards"),
     ],
 )

@@ -77,6 +77,7 @@ def test_one_set_has_paths_and_flows_and_nothing_to_part_from(run, folder):
         ((), "no prompts were given; give --prompts, one file for each set"),
         (("--prompts", "absent.txt"), "there is no file"),
         (("--prompts", "salt.txt", "--prompts", "again.txt"), "was given twice"),
+        (("--prompts", "salt.txt", "--prompts", "salt.txt"), "a file of prompts was given twice"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(run, folder, more, said):

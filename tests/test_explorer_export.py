@@ -175,8 +175,10 @@ def test_the_same_is_written_twice(folder, tmp_path):
 def test_a_file_that_is_there_stays(folder, tmp_path):
     out = tmp_path / "x.html"
     out.write_text("mine")
-    with pytest.raises(FileExistsError, match="exists"):
+    with pytest.raises(FileExistsError, match="is already there"):
         export_html(folder, out)
+    with pytest.raises(FileExistsError, match="is a folder"):
+        export_html(folder, tmp_path, overwrite=True)
     assert out.read_text() == "mine"
     with pytest.raises(ValueError, match="does not exist"):
         export_html(folder, out, regions=[80], overwrite=True)
@@ -192,7 +194,7 @@ def test_a_dictionary_without_a_sphere_or_texts_is_exported_too(tmp_path):
 
 
 def test_the_command_writes_it_and_says_what_is_in_it(run, folder, tmp_path):
-    out = tmp_path / "x.html"
+    out = tmp_path / "new" / "x.html"
     status, text, _ = run("export", "html", folder, out, "--top", 3)
     assert status == 0
     assert text.startswith("3 of 80 regions are in")
@@ -209,6 +211,9 @@ def test_the_command_writes_it_and_says_what_is_in_it(run, folder, tmp_path):
     status, _, err = run("export", "saelens", folder, out, "--max-mb", 3)
     assert status == 2
     assert "--max-mb" in err
+    status, _, err = run("export", "htm", folder, out)
+    assert status == 2
+    assert "lm-eval, html; did you mean html" in err
 
 
 def test_a_package_without_its_pages_says_so(tmp_path, folder):

@@ -285,6 +285,8 @@ def test_rows_that_cannot_be_read_are_refused(planted):
     vectors, _, _ = clouds(100)
     with pytest.raises(ValueError, match="no rows"):
         site_directions([], planted[0])
+    with pytest.raises(ValueError, match="1 rows are too few to halve"):
+        compare_resolutions(planted, site_directions(batches(vectors), planted[0], rows=1))
     vectors[3, 0] = np.nan
     with pytest.raises(ActivationError):
         site_directions(batches(vectors), planted[0])

@@ -179,6 +179,20 @@ def test_other_calibrations_are_told(dictionaries, stream):
     assert "different centers or thresholds" in stability_text(result)
 
 
+def test_other_resolutions_are_refused(dictionaries, stream):
+    coarse = ex.partition(stream[0], ex.calibrate(stream[0], percentiles=[20]), 20)
+    with pytest.raises(MismatchError, match="of p = 3, 20, expected one"):
+        stability.stability([dictionaries[0], coarse], seeds=1)
+
+
+def test_a_predictor_whose_interval_has_zero_in_it_is_not_called_one(found):
+    unsure = replace(
+        found, predictors=tuple(replace(p, rho=0.1, low=-0.2, high=0.4) for p in found.predictors)
+    )
+    assert "nothing tells which ones (the largest ρ, of" in stability_text(unsure).splitlines()[0]
+    assert "what tells best which ones is" in stability_text(found).splitlines()[0]
+
+
 def test_the_table_has_a_line_for_each_region(dictionaries, found):
     scores = stability.region_stability(dictionaries[0], dictionaries[1:])
     assert scores.mean == pytest.approx(found.regions[0].mean, nan_ok=True)

@@ -37,6 +37,18 @@ def test_every_way_gives_a_partition_whose_prompts_stand_for_their_regions(ways)
                 assert (found.region == found.region[np.arange(30) % 9]).all()
 
 
+def test_prompts_that_differ_in_words_of_their_own_alone_are_one_wording():
+    words = ["rose", "sky", "lemon", "leaf", "crow", "swan", "carrot", "plum", "brick", "coal"]
+    prompts = [f"What is {k} plus {k + 1}?" for k in range(10)]
+    prompts += [f"The colour of a {word} is" for word in words]
+    prompts += [f"def f{k}(x): return x + {k}" for k in range(10)]
+    way = wording.wordings(prompts, EMBEDDINGS)[wording.KMEANS]
+    for n_regions in (5, 20, 30):
+        found = way(n_regions, 1)
+        assert (found.region[found.exemplar] == np.arange(len(found))).all()
+        assert len(set(found.region[10:20].tolist())) == 1
+
+
 def test_as_many_regions_as_asked_for_or_nearly(ways):
     assert [len(ways[wording.KMEANS](k, 1)) for k in (1, 3, 11, 30, 99)] == [1, 3, 11, 30, 30]
     sizes = [len(ways[wording.TOKENS](k, 1)) for k in (3, 8, 15, 25)]

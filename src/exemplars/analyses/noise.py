@@ -143,7 +143,9 @@ class SeedNoise:
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
         about = {"kind": _KIND} | {f.name: _to_json(getattr(self, f.name)) for f in fields(self)}
-        Path(path).write_text(json.dumps(about), encoding="utf-8")
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> SeedNoise:

@@ -252,7 +252,7 @@ def compare_resolutions(
         on_step: Told how many dictionaries were assigned.
 
     Raises:
-        ValueError: No seed, or see `coarse_to_fine`.
+        ValueError: No seed, too few rows, or see `coarse_to_fine`.
         MismatchError: See `coarse_to_fine`.
     """
     if seeds < 1:
@@ -396,6 +396,9 @@ def _views(
     place = np.random.default_rng([draws[0], 0x4A1F]).permutation(int(group.max()) + 1)[group]
     pool = np.flatnonzero(place % _POOL == 0)
     used = np.flatnonzero(place % _POOL)
+    first = place[used] % _POOL == 1
+    if first.all() or not first.any():
+        raise ValueError(f"{len(rows)} rows are too few to halve; give more text")
     directions = rows.directions[used]
     regions, random, holder = {}, {}, {}
     for number, dictionary in enumerate(ordered):
@@ -418,7 +421,7 @@ def _views(
             )
     told("dictionaries", len(ordered), len(ordered))
     labels = {name: values[used] for name, values in rows.labels().items()}
-    return _Views(place[used] % _POOL == 1, group[used], labels, regions, random, holder, draws)
+    return _Views(first, group[used], labels, regions, random, holder, draws)
 
 
 def _groups(rows: SiteDirections) -> Int64:

@@ -158,7 +158,7 @@ def stability(
 
     Raises:
         ValueError: Fewer than two dictionaries, other widths, or another number of arrays.
-        MismatchError: They are of several sites.
+        MismatchError: They are of several sites, or percentiles.
     """
     _check(dictionaries, seeds)
     told = on_step or (lambda what, done, total: None)
@@ -386,6 +386,12 @@ def _check(dictionaries: Sequence[Dictionary], seeds: int) -> None:
         raise MismatchError(
             f"the dictionaries are of the sites {', '.join(sorted(map(str, sites)))}, expected "
             "one; `exemplars compare` compares sites"
+        )
+    percentiles = {d.percentile for d in dictionaries}
+    if len(percentiles) > 1:
+        raise MismatchError(
+            f"the dictionaries are of p = {', '.join(f'{p:g}' for p in sorted(percentiles))}, "
+            "expected one; `exemplars resolution` compares resolutions"
         )
 
 

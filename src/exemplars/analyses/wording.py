@@ -28,6 +28,7 @@ _STEPS = 512
 they are small."""
 _MOST_TERMS = 20_000
 _COMPONENTS = 100
+_DECIMALS = 5
 
 Wording = Callable[[int, int], PromptRegions]
 """(number of regions wanted, seed of the order) -> a partition with about as many."""
@@ -83,7 +84,8 @@ class _KMeans:
         self._made: dict[tuple[int, int], PromptRegions] = {}
 
     def __call__(self, n_regions: int, seed: int) -> PromptRegions:
-        n_regions = min(n_regions, len(np.unique(self._reduced, axis=0)))
+        distinct = np.unique(self._reduced.round(_DECIMALS), axis=0)  # not by rounding errors
+        n_regions = min(n_regions, len(distinct))
         if (n_regions, seed) not in self._made:
             self._made[n_regions, seed] = self._fitted(n_regions, seed)
         return self._made[n_regions, seed]
@@ -92,10 +94,10 @@ class _KMeans:
         from sklearn.cluster import KMeans
 
         fitted = KMeans(n_regions, n_init=1, random_state=seed).fit(self._reduced)
-        region, distances = fitted.labels_, fitted.transform(self._reduced)
-        own = distances[np.arange(len(region)), region]
+        own = fitted.transform(self._reduced)[np.arange(len(self._reduced)), fitted.labels_]
+        met, region = np.unique(fitted.labels_, return_inverse=True)  # a cluster can be empty
         order = np.lexsort((own, region))
-        first = order[np.searchsorted(region[order], np.arange(n_regions))]
+        first = order[np.searchsorted(region[order], np.arange(len(met)))]
         return PromptRegions(KMEANS, region.astype(np.int64), first.astype(np.int64))
 
 

@@ -108,6 +108,8 @@ def compare(
         raise ValueError("both --text and --activations were given; give one of them")
     if activations_b is not None and activations is None:
         raise ValueError("--activations-b was given without --activations; give both")
+    space = None if space is None else space.replace("-", " ")
+    _check_words(pairs_of, basis, space)
     one, other = open_dictionary(a), open_dictionary(b)
     noise = None if baseline is None else SeedNoise.load(baseline)
     with interruptible():
@@ -125,13 +127,27 @@ def compare(
             _save(noise, save_baseline)
         result = compare_dictionaries(
             one, other, rows=shared, noise=noise, basis=basis,
-            space=None if space is None else space.replace("-", " "), quantile=quantile,
-            seeds=seeds, seed=seed, examples=examples,
+            space=space, quantile=quantile, seeds=seeds, seed=seed, examples=examples,
         )  # fmt: skip
     if figure is not None:
         svg, png = figures.save_figure(comparison_figure(result), figure)
         say(f"written to {svg} and {png}")
     print_result(result, comparison_text(result), json)
+
+
+def _check_words(pairs_of: str, basis: str, space: str | None) -> None:
+    """Before anything is read, which takes long."""
+    from exemplars.analyses.correspondence import SPACES
+    from exemplars.analyses.noise import KINDS
+
+    for option, value, known in (
+        ("--noise", pairs_of, KINDS),
+        ("--basis", basis, ("mean", "exemplar")),
+        ("--space", space or SPACES[0], SPACES),
+    ):
+        if value not in known:
+            expected = ", ".join(word.replace(" ", "-") for word in known)
+            raise ValueError(f'{option} is "{value}", expected one of {expected}')
 
 
 def _kept(

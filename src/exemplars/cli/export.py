@@ -144,7 +144,7 @@ def check_options(format_: str, given: Mapping[str, Any]) -> None:
 
         known_formats["html"] = export_html
     if format_ not in known_formats:
-        check_format(format_)
+        check_format(format_, "html")
     write: Any = known_formats[format_]
     known = {
         "region" if name == "regions" else name for name in inspect.signature(write).parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from exemplars.activations import ActivationBatch
     from exemplars.analyses.shared_rows import SiteRows
+    from exemplars.dictionary import Dictionary
 
 
 @app.command(
@@ -90,6 +92,7 @@ def stability(
         )
     dictionaries = [open_dictionary(folder) for folder in folders]
     first = dictionaries[0]
+    _check_different(folders, dictionaries)
     with interruptible():
         read: SiteRows | None = None
         if activations is not None:
@@ -124,6 +127,17 @@ def stability(
         svg, png = figures.save_figure(stability_figure(result), figure)
         say(f"written to {svg} and {png}")
     print_result(result, stability_text(result), json)
+
+
+def _check_different(folders: list[Path], dictionaries: list[Dictionary]) -> None:
+    """The same dictionary twice would agree with itself, and say nothing of another order."""
+    import numpy as np
+
+    for (a, one), (b, other) in combinations(zip(folders, dictionaries, strict=True), 2):
+        if np.array_equal(one.exemplars, other.exemplars):
+            raise ValueError(
+                f"{a} and {b} hold the same exemplars; give dictionaries of other orders"
+            )
 
 
 def _rows(batches: Iterable[ActivationBatch], rows: int | None) -> SiteRows:

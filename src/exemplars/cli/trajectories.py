@@ -80,6 +80,8 @@ def trajectories(
 
     if not prompts:
         raise ValueError("no prompts were given; give --prompts, one file for each set")
+    if len({file.resolve() for file in prompts}) < len(prompts):
+        raise ValueError("a file of prompts was given twice; give each set once")
     named = {file.stem: file for file in prompts}
     if len(named) < len(prompts):
         named = {str(file): file for file in prompts}

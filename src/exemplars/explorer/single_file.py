@@ -98,8 +98,10 @@ def export_html(
         ValueError: A region that there is not, or a size that even the list does not fit in.
     """
     place = Path(out)
+    if place.is_dir():
+        raise FileExistsError(f"{place} is a folder, expected a file to write; choose another name")
     if place.exists() and not overwrite:
-        raise FileExistsError(f"{place} exists; choose another name, or allow to overwrite it")
+        raise FileExistsError(f"{place} is already there; choose another name, or --overwrite")
     kept = view_of(Path(folder))
     view = View(
         Path(folder),
@@ -116,6 +118,7 @@ def export_html(
     finally:
         explorer.close()
     content = text.encode("utf-8")
+    place.parent.mkdir(parents=True, exist_ok=True)
     new = place.with_name(f".{place.name}.{os.getpid()}.new")
     try:
         new.write_bytes(content)

@@ -86,13 +86,13 @@ def export_as(
     return write(dictionary, out, **given)
 
 
-def check_format(format_: str) -> None:
+def check_format(format_: str, *more: str) -> None:
     """Refuse a format that there is not.
 
     Raises:
-        ValueError: It is none of `FORMATS` and `DIRECTION_FORMATS`.
+        ValueError: It is none of `FORMATS` and `DIRECTION_FORMATS`, or of `more`.
     """
-    known = (*FORMATS, *DIRECTION_FORMATS)
+    known = (*FORMATS, *DIRECTION_FORMATS, *more)
     if format_ not in known:
         close = difflib.get_close_matches(format_, known, n=1)
         hint = f"; did you mean {close[0]}" if close else ""

@@ -324,8 +324,9 @@ def _headline(result: Resolutions) -> str:
     if known:
         low, high = (f([s.shared_exemplars for s in known]) for f in (min, max))
         chance = max(s.shared_by_chance for s in known)
+        span_shared = f"{low:.0%} to {high:.0%}" if len(known) > 1 else f"{low:.0%}"
         shared = (
-            f"{low:.0%} to {high:.0%} of a coarser dictionary's exemplars founded a region of the "
+            f"{span_shared} of a coarser dictionary's exemplars founded a region of the "
             f"next finer one (of random rows, {chance:.1%} at most)"
         )
     if not result.rows:

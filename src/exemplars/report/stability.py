@@ -45,12 +45,19 @@ def stability_sentence(result: Stability) -> str:
     low, high = best.fifths[0], best.fifths[-1]
     if best.rho < 0:
         low, high = high, low
+    again = (
+        "Another order finds the means of regions again with a median cosine of "
+        f"{result.median('mean'):.3f}, their exemplars with {result.median('exemplar'):.3f}; "
+    )
+    if not best.low * best.high > 0:
+        return (
+            f"{again}nothing tells which ones (the largest ρ, of {best.name}, is {best.rho:+.2f}, "
+            f"{best.low:+.2f} to {best.high:+.2f})."
+        )
     return (
-        f"Another order finds the means of regions again with a median cosine of "
-        f"{result.median('mean'):.3f}, their exemplars with {result.median('exemplar'):.3f}; what "
-        f"tells best which ones is {best.name} (ρ = {best.rho:+.2f}, {best.low:+.2f} to "
-        f"{best.high:+.2f}): a mean cosine of {high:.3f} in the fifth where it promises most and "
-        f"{low:.3f} where least."
+        f"{again}what tells best which ones is {best.name} (ρ = {best.rho:+.2f}, "
+        f"{best.low:+.2f} to {best.high:+.2f}): a mean cosine of {high:.3f} in the fifth where it "
+        f"promises most and {low:.3f} where least."
     )
 
 
