@@ -236,6 +236,17 @@ def test_too_few_calibration_documents_are_said_to_be_too_few(dictionary, model)
     assert report.usual.documents == 18
 
 
+def test_what_no_p_value_could_show_is_not_called_alike(dictionary, model):
+    """Twice the smallest p-value of 28 documents is .069: a set cannot be unlike at .05."""
+    few = ex.texts([text(k, n=300) for k in range(28)])
+    strange = ex.texts([text(5, STRANGE)])
+    report = novelty(dictionary, model, strange, few)
+    assert report.p == pytest.approx(2 / 29)
+    assert report.verdict == "unknown"
+    assert "cannot be said: 28 calibration documents give" in answer(report)
+    assert novelty(dictionary, model, strange, few, level=0.1).verdict == "unlike"
+
+
 def test_one_text_is_a_set_of_its_own(built, dictionary, model):
     usual, source, _ = unread(built, dictionary)
     report = novelty(dictionary, model, ex.texts([text(1, STRANGE)]), usual, source=source)

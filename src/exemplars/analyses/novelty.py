@@ -124,8 +124,10 @@ class NoveltyReport:
 
     @property
     def verdict(self) -> str:
-        """One of "unlike", "alike" (there is no sign that it is not), and "unknown"."""
-        if np.isnan(self.p):
+        """One of "unlike", "alike" (there is no sign that it is not), and "unknown": no p-value, or
+        none that could be small enough.
+        """
+        if np.isnan(self.p) or 2 * self.usual.least_p > self.level:
             return "unknown"
         return "unlike" if self.p <= self.level else "alike"
 
@@ -384,7 +386,8 @@ def _limits(
     found = []
     if 2 * scores.least_p > level:
         found.append(
-            f"The set cannot be told from chance at {level:g}: {len(known)} calibration documents "
-            f"give no p-value below {2 * scores.least_p:.2g} of its two tests; give more."
+            f"{len(known)} calibration documents give the two tests of a set no p-value below "
+            f"{2 * scores.least_p:.2g}, so nothing can be shown at {level:g}; give more with "
+            "--calibration."
         )
     return found
