@@ -272,3 +272,10 @@ def test_control_c_ends_the_server_and_the_token_is_in_no_process_list(folder):
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in err
+
+
+def test_a_model_that_cannot_be_had_is_said_in_the_terminal(capsys, tmp_path):
+    with pytest.raises((OSError, ValueError)):
+        explore._loaded(str(tmp_path / "no-model"), "cpu")
+    said = capsys.readouterr().err
+    assert "no-model could not be loaded, so texts are not read" in said

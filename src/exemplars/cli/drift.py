@@ -89,6 +89,8 @@ def drift(
     asked, of_topic = ([], 0) if prompts is None else _prompts(prompts, topic, column)
     before, after = (load_model(name, device, dtype) for name in (base, tuned))
     check_pair(before, after)
+    if before.fingerprint == after.fingerprint:
+        say(f"warning: {base} and {tuned} have the same weights, so nothing can differ")
     chat = prompts is not None and bool(getattr(after.tokenizer, "chat_template", None))
     positions = positions or ("control" if chat else "all")
     long = "split" if prompts is None else "truncate"

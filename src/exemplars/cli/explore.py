@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,11 @@ import typer
 from exemplars.cli.application import app
 from exemplars.cli.options import Device, example, load_model
 from exemplars.cli.terminal import say
+from exemplars.errors import ExemplarsError
 
 if TYPE_CHECKING:
     from exemplars.explorer.serving import Address
+    from exemplars.models import Model
 
 _NEEDS = "the explorer needs FastAPI and uvicorn; run: pip install 'exemplars[explore]'"
 
@@ -74,7 +77,7 @@ def explore(
     explorer = state.Explorer(
         views,
         why_not_write=serving.why_not_write(views, read_only),
-        load=None if no_model else lambda name: load_model(name, device),
+        load=None if no_model else partial(_loaded, device=device),
         model=model,
     )
     listening = serving.free_socket(host, port)
@@ -114,6 +117,15 @@ def dictionaries_in(folders: list[Path]) -> list[Path]:
     for folder in found:
         store.manifest_of(folder)
     return found
+
+
+def _loaded(name: str, device: str) -> Model:
+    """A model; where it cannot be had, the terminal says so too, and the page goes on without."""
+    try:
+        return load_model(name, device)
+    except (ExemplarsError, ImportError, OSError, ValueError) as error:
+        say(f"{name} could not be loaded, so texts are not read ({error}); give another --model")
+        raise
 
 
 def check_host(host: str, allowed: list[str]) -> None:
