@@ -16,6 +16,7 @@ import pytest
 
 import exemplars as ex
 from exemplars.cli import explore
+from exemplars.errors import SourceError
 from exemplars.explorer.guard import BODY_BYTES, LoopbackGuard
 from explorer_server import NEEDED, TOKEN, Served
 from synthetic import synthetic
@@ -275,7 +276,7 @@ def test_control_c_ends_the_server_and_the_token_is_in_no_process_list(folder):
 
 
 def test_a_model_that_cannot_be_had_is_said_in_the_terminal(capsys, tmp_path):
-    with pytest.raises((OSError, ValueError)):
+    with pytest.raises(SourceError, match="no-model"):
         explore._loaded(str(tmp_path / "no-model"), "cpu")
     said = capsys.readouterr().err
     assert "no-model could not be loaded, so texts are not read" in said
