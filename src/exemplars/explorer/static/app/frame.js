@@ -51,7 +51,7 @@ function Search({ d }) {
   const [hits, setHits] = useState(null);
   const [at, setAt] = useState(-1);
   const field = useRef(null);
-  useKeys({ "/": () => field.current.focus() });
+  useKeys({ "/": () => field.current.focus() }, { under: true });
   useEffect(() => {
     setAt(-1);
     if (!text.trim()) {
@@ -126,15 +126,20 @@ function commands() {
   ];
 }
 
-function Palette() {
-  const [text, setText] = useState("");
-  const [at, setAt] = useState(0);
+/** Those that a text asks for, or the region that a number names. */
+function commandsFor(text) {
   const number = /^#?(\d+)$/.exec(text.trim());
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   const found = commands().filter((c) => words.every((w) => c.name.toLowerCase().includes(w)));
   const d = slug.peek();
   if (number && d !== null) found.unshift({ name: `Region ${number[1]}`, hint: "open", run: () => go(href(["d", d, "r", number[1]])) });
-  const list = found.slice(0, 12);
+  return found.slice(0, 12);
+}
+
+function Palette() {
+  const [text, setText] = useState("");
+  const [at, setAt] = useState(0);
+  const list = commandsFor(text);
   const run = (c) => {
     opened.value = null;
     c.run();
@@ -142,7 +147,11 @@ function Palette() {
   const down = (e) => {
     if (e.key === "ArrowDown") setAt(Math.min(list.length - 1, at + 1));
     else if (e.key === "ArrowUp") setAt(Math.max(0, at - 1));
-    else if (e.key === "Enter") { if (list[at]) run(list[at]); }
+    else if (e.key === "Enter") { // what was typed a moment ago may not be drawn yet
+      const typed = e.currentTarget.value;
+      const chosen = typed === text ? list[at] : commandsFor(typed)[0];
+      if (chosen) run(chosen);
+    }
     else return;
     e.preventDefault();
   };
@@ -241,7 +250,7 @@ export function Frame({ children }) {
     "mod+k": () => { opened.value = opened.peek() === "palette" ? null : "palette"; }, "?": () => { opened.value = "help"; },
     v: page(""), s: page("sphere"), m: page("map"), r: page("regions"), t: page("text"), g: page("growth"),
     Escape: () => { select(null, null); hovered.value = null; }, ...subjectKeys(),
-  });
+  }, { under: true });
   const main = useRef(null);
   const where = route.value.path.join("/");
   const first = useRef(true);

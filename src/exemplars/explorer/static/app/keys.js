@@ -1,10 +1,10 @@
 /** Single-key shortcuts. Pages say what their keys do while they are shown; later pages win. */
-import { useEffect } from "app/html";
+import { useLayoutEffect, useRef } from "app/html";
 import { shortcuts } from "app/state";
 
 /** @typedef {Record<string, (event: KeyboardEvent) => void>} Keys */
 
-/** @type {Keys[]} */
+/** @type {{current: Keys}[]} */
 const stack = [];
 
 /** The map that the help shows: what is pressed, and what it does. */
@@ -27,8 +27,9 @@ export function startKeys() {
     if (document.querySelector("dialog[open]") && !chord) return;
     if (!chord && event.key.length === 1 && !shortcuts.peek()) return;
     for (let i = stack.length - 1; i >= 0; i--) {
-      if (stack[i][name]) {
-        stack[i][name](event);
+      const does = stack[i].current[name];
+      if (does) {
+        does(event);
         event.preventDefault();
         return;
       }
@@ -36,12 +37,19 @@ export function startKeys() {
   });
 }
 
-/** @param {Keys} keys */
-export function useKeys(keys) {
-  useEffect(() => {
-    stack.push(keys);
+/**
+ * Keys of what is shown; they hold as soon as it is.
+ * @param {Keys} keys
+ * @param {{under?: boolean}} [place] The frame's keys lie under those of every page.
+ */
+export function useKeys(keys, { under = false } = {}) {
+  const held = useRef(keys);
+  held.current = keys;
+  useLayoutEffect(() => {
+    if (under) stack.unshift(held);
+    else stack.push(held);
     return () => {
-      stack.splice(stack.indexOf(keys), 1);
+      stack.splice(stack.indexOf(held), 1);
     };
-  });
+  }, []);
 }
