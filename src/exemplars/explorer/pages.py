@@ -65,7 +65,7 @@ def dictionary_page(view: View) -> dict[str, Any]:
             "corpus_license": None,
             "seed": about.get("seed"),
             "created_at": None,
-            "tool_version": view.library_version,
+            "tool_version": view.tool_version,
             "complete": about.get("complete", True),
         },
         "stats": view.remembered("stats", lambda: _stats(view)),

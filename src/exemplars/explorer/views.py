@@ -78,7 +78,7 @@ class View:
         self.dictionary: Dictionary = store.load(folder, verify=not kept.listed)
         if not corpus_text:
             self.dictionary = without_corpus_text(self.dictionary)
-        self.library_version = manifest.library_version
+        self.tool_version: str = manifest.model_dump(include={"library_version"})["library_version"]
         self.lens = store.load_lens(folder)
         self.auto_labels = _auto_labels(folder, self.dictionary)
         self._kept = kept
