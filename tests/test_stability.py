@@ -236,3 +236,12 @@ def test_arguments_are_checked(dictionaries):
         stability.stability([d, narrow])
     with pytest.raises(ValueError, match="no predictor"):
         stability.stability([d, d], seeds=1).predictor("size")
+
+
+def test_the_answer_has_its_null_beside_it(found):
+    first = stability_text(found).splitlines()[0]
+    null = np.mean(found.nulls["random rows"]["mean"])
+    mean = np.mean([pair.mean_cosine["mean"] for pair in found.pairs])
+    assert f"the mean cosine is {null:.3f}, with exemplars {mean:.3f}." in first
+    alone = replace(found, nulls={k: v for k, v in found.nulls.items() if k != "random rows"})
+    assert "random rows in the exemplars' place" not in stability_text(alone).splitlines()[0]

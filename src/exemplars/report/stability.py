@@ -24,7 +24,7 @@ def stability_text(result: Stability) -> str:
     """What is found again, the predictors, and what cannot be concluded."""
     return "\n\n".join(
         [
-            stability_sentence(result),
+            stability_sentence(result) + _beside_random_rows(result),
             _what(result),
             _cosines_table(result),
             _predictors_table(result),
@@ -58,6 +58,18 @@ def stability_sentence(result: Stability) -> str:
         f"{again}what tells best which ones is {best.name} (ρ = {best.rho:+.2f}, "
         f"{best.low:+.2f} to {best.high:+.2f}): a mean cosine of {high:.3f} in the fifth where it "
         f"promises most and {low:.3f} where least."
+    )
+
+
+def _beside_random_rows(result: Stability) -> str:
+    """What as many random rows in the exemplars' place would have given, where that is known."""
+    null = result.nulls.get(NULLS[0], {}).get("mean", ())
+    if not len(null):
+        return ""
+    found = np.mean([pair.mean_cosine["mean"] for pair in result.pairs])
+    return (
+        f" With as many random rows in the exemplars' place the mean cosine is {np.mean(null):.3f}, "
+        f"with exemplars {found:.3f}."
     )
 
 
