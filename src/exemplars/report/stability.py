@@ -68,8 +68,8 @@ def _beside_random_rows(result: Stability) -> str:
         return ""
     found = np.mean([pair.mean_cosine["mean"] for pair in result.pairs])
     return (
-        f" With as many random rows in the exemplars' place the mean cosine is {np.mean(null):.3f}, "
-        f"with exemplars {found:.3f}."
+        " With as many random rows in the exemplars' place the mean cosine is "
+        f"{np.mean(null):.3f}, with exemplars {found:.3f}."
     )
 
 
