@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import rows as results
 from exemplars.figures import COLORS, QUIET, drawing, save_figure
 from exemplars.labels.detection import wilson
+from rows import markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "refusal.md"
 FIGURE = PAGE.parent / "figures" / "refusal"
@@ -22,11 +23,6 @@ Row = dict[str, Any]
 def rows(name: str) -> list[Row]:
     file = results.RESULTS / f"{name}.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def markdown(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    rule = ["---"] * len(header)
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (header, rule, *lines))
 
 
 def share(found: Row | None) -> str:

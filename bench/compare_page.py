@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from exemplars.figures import COLORS, QUIET, drawing, save_figure
+from rows import markdown as table
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "compare.md"
@@ -110,11 +111,6 @@ def read() -> list[dict]:
         key = tuple(row.get(name, "") for name in told_by)
         rows[key] = row
     return list(rows.values())
-
-
-def table(header: list[str], lines: list[list[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def span(values: list[float] | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from exemplars.figures import COLORS, QUIET, drawing, save_figure
+from rows import markdown as table
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "growth.md"
@@ -91,11 +92,6 @@ def within(row: dict, name: str = "forecast", limit: float = 0.15) -> int:
 
 def told(row: dict) -> int:
     return int(((of(row, "forecast_low") <= 0) & (of(row, "forecast_high") >= 0)).sum())
-
-
-def table(header: list[str], lines: list[list[str]]) -> str:
-    rule = ["---"] * len(header)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines])
 
 
 def place(row: dict) -> list[str]:

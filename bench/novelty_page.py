@@ -7,6 +7,7 @@ from pathlib import Path
 
 from exemplars.analyses.novelty import SCORE
 from exemplars.figures import COLORS, QUIET, drawing, save_figure
+from rows import markdown as table
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "novelty.md"
@@ -105,13 +106,6 @@ def newest() -> list[dict]:
         row = json.loads(line)
         rows[row["what"]] = row
     return list(rows.values())
-
-
-def table(header: list[str], lines: list[list[str]]) -> str:
-    rule = "|".join(["---"] * len(header))
-    return "\n".join(
-        [f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)]
-    )
 
 
 def cell(value: list[float], best: bool = False) -> str:

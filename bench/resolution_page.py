@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from exemplars.figures import COLORS, QUIET, drawing, save_figure
+from rows import markdown as table
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "resolution.md"
@@ -76,13 +77,6 @@ def newest(study: str) -> list[dict]:
         row = json.loads(line)
         rows[row["what"]] = row
     return [row for row in rows.values() if row["study"] == study]
-
-
-def table(header: list[str], lines: list[list[str]]) -> str:
-    rule = "|".join(["---"] * len(header))
-    return "\n".join(
-        [f"| {' | '.join(header)} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)]
-    )
 
 
 def share(found: dict, interval: bool = True) -> str:

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -32,6 +33,12 @@ def write(benchmark: str, **values: object) -> None:
     with (RESULTS / f"{benchmark}.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(values, indent=1))
+
+
+def markdown(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A table of a docs page."""
+    rule = ["---"] * len(header)
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (header, rule, *lines))
 
 
 def _commit() -> str:
