@@ -38,7 +38,7 @@ from exemplars.store.folders import sha256_of, view_of
 
 _Made = TypeVar("_Made")
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the files here; another number makes them all anew."""
 PARTS = ("cards", "sphere", "neighbours")
 """In the order in which they are prepared."""
@@ -216,7 +216,11 @@ class View:
 
         made = sphere.make_sphere(self.dictionary.exemplars, self.dictionary.counts)
         arrays = sphere.sphere_arrays(made) | {"axes": made.axes, "mean": made.mean}
-        about = {"variance": made.variance, "neighbours_kept": made.neighbours_kept}
+        about = {
+            "variance": made.variance,
+            "neighbours_kept": made.neighbours_kept,
+            "neighbours_kept_flat": made.neighbours_kept_flat,
+        }
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(arrays, new, {"about": json.dumps(about)})
 
@@ -365,6 +369,7 @@ def _read_sphere(path: Path) -> Sphere:
         mean=arrays["mean"],
         variance=about["variance"],
         neighbours_kept=about["neighbours_kept"],
+        neighbours_kept_flat=about["neighbours_kept_flat"],
     )
 
 
