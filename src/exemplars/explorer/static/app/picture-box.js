@@ -9,13 +9,16 @@ import { Legend } from "app/colour";
 import { count } from "app/format";
 import { Name } from "app/card";
 import { plain } from "app/text";
+import { SaveButton, savePicture } from "app/figures";
 
 const NONE = [];
 
 /** @param {{d: any, scene: any, colouring: any, name: string, filter?: any, onCamera?: (text: string) => void, camera?: string,
  *   labels?: any, still?: boolean, small?: boolean, members?: ArrayLike<number>, passage?: number[], points?: number[][],
+ *   counterpart?: (pointed: {d: string, id: number}) => number | null, onMove?: () => void,
+ *   figure?: any,
  *   onOver?: (id: number | null, gap: boolean) => void, onBox?: (ids: number[]) => void, children?: any, list?: boolean}} props */
-export function PictureBox({ d, scene, colouring, name, filter = null, onCamera, camera, labels, still = false, small = false, members, passage = NONE, points = NONE, onOver, onBox, onChoose, children, list = true }) {
+export function PictureBox({ d, scene, colouring, name, filter = null, onCamera, camera, labels, still = false, small = false, members, passage = NONE, points = NONE, onOver, onBox, onChoose, onMove, counterpart = () => null, figure = small ? null : { of: d, name: scene.kind, said: name }, children, list = true }) {
   const canvas = useRef(null);
   const picture = useRef(/** @type {Picture | null} */ (null));
   const [state, setState] = useState(null);
@@ -23,10 +26,10 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
   const [drawn, setDrawn] = useState(0);
   const broken = cannotDraw.value;
   const drawable = useMemo(() => gpu() !== null || broken !== null && /lost/.test(broken), [broken]);
-  const mine = (p) => (p?.d === d.slug ? p.id : null);
+  const mine = (p) => (p === null ? null : p.d === d.slug ? p.id : counterpart(p));
   const over = mine(hovered.value), chosen = mine(selected.value);
   const calls = useRef({});
-  calls.current = { onCamera, onOver, onBox, onChoose };
+  calls.current = { onCamera, onOver, onBox, onChoose, onMove };
 
   useLayoutEffect(() => {
     if (!drawable || !canvas.current) return undefined;
@@ -40,6 +43,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       onChoose: (id) => (calls.current.onChoose ? calls.current.onChoose(id) : select(d.slug, id)),
       onOpen: (id) => go(href(["d", d.slug, "r", id])),
       onCamera: (text) => calls.current.onCamera?.(text),
+      onMove: () => calls.current.onMove?.(),
       onBox: (ids) => calls.current.onBox?.(ids),
       onState: setState,
       onDrawn: () => setDrawn((n) => n + 1),
@@ -72,6 +76,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       ${labels ? html`<${Labels} labels=${labels} scene=${scene} picture=${picture} drawn=${drawn} d=${d} />` : null}
       ${broken ? html`<p class="problem over">Cannot draw because ${broken}.</p>` : null}
       ${gap ? html`<p class="over note gap-note">outside every region</p>` : null}</div>
+    ${figure && !still ? html`<${SaveButton} what=${name} onSave=${() => savePicture(picture.current, figure, picture.current.placed)} />` : null}
     ${children}
     ${colouring && !still && !small ? html`<${Legend} of=${colouring} />` : null}
     ${state && !still && state.shown < state.of ? html`<p class="status" role="status">${count(state.shown)} of ${count(state.of)} while moving</p>` : null}
@@ -179,6 +184,7 @@ function Labels({ labels, scene, picture, drawn, d }) {
       taken.push(box);
       out.push({ ...label, text, at });
     }
+    p.placed = out;
     return out;
   }, [labels, scene, drawn, p]);
   return html`<div class="labels" aria-hidden="true">${placed.map((label) => html`<bdi key=${`${label.id}${label.text}`} dir="auto" translate="no" class=${label.named ? "named" : ""} style=${{ transform: `translate(${label.at[0].toFixed(1)}px, ${label.at[1].toFixed(1)}px) translate(-50%, -50%)` }}>${label.text}</bdi>`)}</div>`;

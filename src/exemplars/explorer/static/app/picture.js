@@ -18,11 +18,13 @@ const REFINE = 250;
 
 /** @typedef {{onOver?: (id: number | null, gap: boolean) => void, onChoose?: (id: number | null) => void, onOpen?: (id: number) => void,
  *   onCamera?: (text: string) => void, onState?: (said: {shown: number, of: number, complete: boolean}) => void, onBox?: (ids: number[]) => void,
- *   onDrawn?: () => void}} Listeners */
+ *   onDrawn?: () => void, onMove?: () => void}} Listeners */
 
 export class Picture {
-  /** @param {HTMLCanvasElement} canvas @param {any} scene @param {Listeners} listeners */
-  constructor(canvas, scene, listeners = {}) {
+  /** @param {HTMLCanvasElement} canvas @param {any} scene @param {Listeners} listeners
+   * @param {number | null} [ratio] Pixels of the canvas to one of the page; null for those of the screen. */
+  constructor(canvas, scene, listeners = {}, ratio = null) {
+    this.fixedRatio = ratio;
     this.canvas = canvas;
     this.scene = scene;
     this.listeners = listeners;
@@ -51,7 +53,7 @@ export class Picture {
 
   fit() {
     const { width, height } = this.canvas.getBoundingClientRect();
-    this.ratio = Math.min(2, devicePixelRatio || 1);
+    this.ratio = this.fixedRatio ?? Math.min(2, devicePixelRatio || 1);
     this.width = Math.max(1, Math.round(width));
     this.height = Math.max(1, Math.round(height));
     const w = Math.round(this.width * this.ratio), h = Math.round(this.height * this.ratio);
@@ -102,9 +104,11 @@ export class Picture {
     });
   }
 
-  /** Called on every change of the camera; the exact picture follows when it rests. */
-  moved() {
+  /** Called on every change of the camera; the exact picture follows when it rests.
+   * @param {boolean} [told] By another picture that has the same camera, so that it knows. */
+  moved(told = false) {
     this.moving = true;
+    if (!told) this.listeners.onMove?.();
     clearTimeout(this.rest);
     this.rest = setTimeout(() => {
       this.moving = false;
@@ -200,7 +204,7 @@ export class Picture {
 
   drawColours(card, taps) {
     const { gl } = card;
-    const theme = themeColours();
+    const theme = themeColours(this.canvas);
     this.textures ??= {};
     const t = this.textures, fresh = this.fresh ?? {};
     if (fresh.steps) t.steps = card.texels("steps", this.colouring.steps, t.steps);
@@ -232,7 +236,7 @@ export class Picture {
   /** Arcs to the true neighbours, dots of a passage, and marks: on the copy, so they cost nothing. */
   overlay() {
     const { context: c, scene, view, ratio } = this;
-    const theme = themeColours();
+    const theme = themeColours(this.canvas);
     const [ink, paper, accent] = [theme.ink, theme.paper, theme.accent].map(rgb);
     c.save();
     c.scale(ratio, ratio);
@@ -459,9 +463,9 @@ function dot(c, at, radius, fill, edge) {
 
 const rgb = (c) => `rgb(${c.map((v) => Math.round(v * 255)).join(" ")})`;
 
-/** The theme's custom properties, as numbers in 0..1. */
-function themeColours() {
-  const style = getComputedStyle(document.documentElement);
+/** The custom properties that hold where a canvas stands, as numbers in 0..1. */
+function themeColours(canvas) {
+  const style = getComputedStyle(canvas);
   const read = (name) => {
     const hex = style.getPropertyValue(name).trim();
     return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);

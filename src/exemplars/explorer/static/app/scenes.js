@@ -158,7 +158,7 @@ export class SphereScene {
   }
 }
 
-function placed(camera, g, view, span = 0) {
+export function placed(camera, g, view, span = 0) {
   const p = apply(camera.matrix, g), s = camera.scale(view);
   if (span > 0) {
     const angle = Math.acos(Math.max(-1, Math.min(1, p[2]))), flat = Math.hypot(p[0], p[1]) || 1, r = (angle / span) * s;

@@ -52,6 +52,14 @@ void main(){id=uint(gl_VertexID);w=clamp(width*grow,2.,40.);vec2 p=middle+xy*str
 void main(){vec2 d=(gl_PointCoord-.5)*(w+1.);if(dot(d,d)>w*w*.25)discard;o=id+1u;}`,
 };
 
+/** Dots on the ball, on their way from one place to another; the small before the large. */
+const dots = {
+  vertex: `layout(location=0) in vec3 a;layout(location=1) in vec3 b;layout(location=2) in vec2 widths;uniform mat3 turn;uniform vec2 middle;uniform float scale;uniform vec2 size;uniform float t;uniform float grow;flat out uint id;flat out float w;
+void main(){id=uint(gl_VertexID);vec3 p=mix(a,b,t);float n=length(p);p=turn*(n>1e-4?p/n:a);w=min(mix(widths.x,widths.y,t)*grow,60.);
+bool off=p.z<0.||w<.6;gl_Position=off?vec4(2.,2.,2.,1.):vec4((middle+p.xy*scale)/size*2.-1.,w/64.*2.-1.,1.);gl_PointSize=w+1.;}`,
+  fragment: discs.fragment,
+};
+
 const fill = `void main(){vec2 p=vec2((gl_VertexID<<1)&2,gl_VertexID&2)*2.-1.;gl_Position=vec4(p,0.,1.);}`;
 
 /** Second pass: ids to colours, walls, marks. Nothing here touches the geometry. */
@@ -79,5 +87,5 @@ void main(){ivec2 p=ivec2(gl_FragCoord.xy);vec4 sum=vec4(0.);
  else{for(int j=0;j<2;j++)for(int k=0;k<2;k++)sum+=shade(p*2+guard+ivec2(k,j));o=sum*.25;}}`,
 };
 
-export const SOURCES = Object.fromEntries(Object.entries({ points, quads, slice, discs, resolve })
+export const SOURCES = Object.fromEntries(Object.entries({ points, quads, slice, discs, dots, resolve })
   .map(([name, s]) => [name, { vertex: HEAD + s.vertex, fragment: HEAD + s.fragment }]));
