@@ -1,5 +1,5 @@
 /** A's and B's spheres in one basis, and the way from one to the other. One camera turns all. */
-import { html, signal, useEffect, useMemo, useRef, useState } from "app/html";
+import { html, signal, useEffect, useLayoutEffect, useMemo, useRef, useState } from "app/html";
 import { getBinary, useGet, useLoaded } from "app/api";
 import { readSafetensors } from "app/safetensors";
 import { calm, hovered, loadColumns, regionPath, select, selected } from "app/state";
@@ -96,7 +96,7 @@ export function DriftSpheres({ one, two, c, matches, kind, titles, asked }) {
 function Morph({ one, two, scene, colours, bright, inA, onMove, counts }) {
   const [t, setT] = useState(0);
   const box = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => { // so that what is said is what is there
     scene.t = t;
     box.current?.querySelector("canvas")?.picture?.moved(true);
   }, [t, scene]);

@@ -7,7 +7,6 @@ import { plain } from "app/text";
 import { columnName, writeColumn } from "app/format";
 import { Picture } from "app/picture";
 
-const NS = "http://www.w3.org/2000/svg";
 const FONT = "Inter, Segoe UI, Roboto, Helvetica Neue, Liberation Sans, Arial, sans-serif";
 const INK = "#1d1e21", SOFT = "#585b62", MARGIN = 14, LINE = 16;
 /** What of the stylesheet a chart depends on; all may stand as attributes of SVG. */
@@ -48,8 +47,9 @@ function onPaper(element) {
   return paper;
 }
 
-const made = (name, attributes, text) => {
-  const element = document.createElementNS(NS, name);
+/** An element beside another: of the same kind of document. */
+const made = (like, name, attributes, text) => {
+  const element = document.createElementNS(like.namespaceURI, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
   if (text !== undefined) element.textContent = text;
   return element;
@@ -76,14 +76,14 @@ export function standaloneSvg(chart, about) {
   for (const [key, value] of [["x", MARGIN], ["y", MARGIN], ["overflow", "visible"]]) clone.setAttribute(key, String(value));
   const lines = captionOf(about), legend = about.legend ?? [];
   const below = MARGIN + height + 10, whole = below + (legend.length ? LINE + 4 : 0) + lines.length * LINE + MARGIN;
-  const root = made("svg", { xmlns: NS, width: width + 2 * MARGIN, height: whole, viewBox: `0 0 ${width + 2 * MARGIN} ${whole}`, "font-family": FONT, "font-size": 12 });
-  root.append(made("title", {}, lines[0]), made("rect", { width: "100%", height: "100%", fill: "#ffffff" }), clone);
+  const root = made(chart, "svg", { width: width + 2 * MARGIN, height: whole, viewBox: `0 0 ${width + 2 * MARGIN} ${whole}`, "font-family": FONT, "font-size": 12 });
+  root.append(made(chart, "title", {}, lines[0]), made(chart, "rect", { width: "100%", height: "100%", fill: "#ffffff" }), clone);
   let x = MARGIN;
   for (const [colour, text] of legend) {
-    root.append(made("rect", { x, y: below, width: 10, height: 10, fill: colour }), made("text", { x: x + 15, y: below + 9, fill: SOFT, "font-size": 11 }, printable(plain(text, 60))));
+    root.append(made(chart, "rect", { x, y: below, width: 10, height: 10, fill: colour }), made(chart, "text", { x: x + 15, y: below + 9, fill: SOFT, "font-size": 11 }, printable(plain(text, 60))));
     x += 30 + text.length * 6.5;
   }
-  lines.forEach((line, i) => root.append(made("text", { x: MARGIN, y: below + (legend.length ? LINE + 4 : 0) + 11 + i * LINE, fill: i ? SOFT : INK, "font-weight": i ? 400 : 600 }, line)));
+  lines.forEach((line, i) => root.append(made(chart, "text", { x: MARGIN, y: below + (legend.length ? LINE + 4 : 0) + 11 + i * LINE, fill: i ? SOFT : INK, "font-weight": i ? 400 : 600 }, line)));
   return new XMLSerializer().serializeToString(root);
 }
 
