@@ -372,3 +372,228 @@ def test_hostile_names_in_drift_and_in_saved_figures_stay_texts(visit, browser, 
     other.wait_for_timeout(200)
     assert other.evaluate("window.__pwn") is None
     other.close()
+
+
+MAP = "#/d/base/map"
+
+
+def on_canvas(page, expression, argument=None):
+    """What an expression of the picture p of the first canvas gives."""
+    return page.locator("canvas").first.evaluate(
+        f"(canvas, a) => {{ const p = canvas.picture; return {expression}; }}", argument
+    )
+
+
+def chosen_by(served, corners, slug="base"):
+    """Regions inside a rectangle of the map, in shares of it, by the server's own places."""
+    view = served.explorer.views[slug]
+    xy = served.explorer.layouts.of(view, "unrolled").xy / 65535
+    x0, y0, x1, y1 = corners
+    inside = (xy[:, 0] >= x0) & (xy[:, 0] <= x1) & (xy[:, 1] >= y0) & (xy[:, 1] <= y1)
+    return np.flatnonzero(inside)
+
+
+@pytest.mark.parametrize("camera", ["0.5,0.5,1", "0.45,0.6,6"])
+def test_cells_of_the_map_are_those_of_the_nearest_place(visit, served, camera):
+    page = visit.go(f"{MAP}?layer=cells&cam={camera}")
+    picked = on_canvas(
+        page,
+        """Array.from({ length: 2000 }, (_, j) => {
+        const x = Math.floor(p.width * ((j * 0.618034) % 1)) + 0.5;
+        const y = Math.floor(p.height * ((j * 0.754877) % 1)) + 0.5;
+        return [...p.scene.under([x, y], p.view), p.pick(x, y)]; })""",
+    )
+    view = served.explorer.views["base"]
+    layout = served.explorer.layouts.of(view, "unrolled")
+    places = layout.xy / 65535 * [1, 1 / layout.aspect]
+    found, right = 0, 0
+    for x, y, region in picked:
+        apart = np.hypot(*(places - [x, y / layout.aspect]).T)
+        if region is not None:
+            found += 1
+            right += apart[region] <= apart.min() + 1e-12
+    assert found > 800
+    assert right / found > 0.99
+    if camera.endswith(",1"):  # off the map nothing is picked: the box is wider than the globe
+        assert [r for x, y, r in picked if not 0 <= y <= 1 or not 0 <= x <= 1] != []
+        assert all(r is None for x, y, r in picked if not 0 <= y <= 1 or not 0 <= x <= 1)
+        assert all(r is None for x, y, r in picked if y < 0.02 and x < 0.1)
+    visit.check()
+
+
+def test_the_density_layer_counts_regions(visit, served):
+    page = visit.go(f"{MAP}?layer=density")
+    page.locator(".legend", has_text="regions in a square").wait_for()
+    counts, across = on_canvas(
+        page,
+        "[[...p.scene.image(p.scene.across(p.view), null).counts], p.scene.across(p.view)]",
+    )
+    view = served.explorer.views["base"]
+    layout = served.explorer.layouts.of(view, "unrolled")
+    down = round(across / layout.aspect)
+    columns = layout.xy[:, 0].astype(np.int64) * across >> 16
+    rows = layout.xy[:, 1].astype(np.int64) * down >> 16
+    expected = np.bincount(rows * across + columns, minlength=across * down)
+    assert counts == expected.tolist()
+    fullest = int(expected.argmax())
+    colour = on_canvas(
+        page,
+        """(() => { const [sx, sy] = p.scene.camera.stretch(p.view);
+        const at = p.scene.placeOf([(a[0] + 0.5) / a[2], (a[1] + 0.5) / a[3]], p.view);
+        return [...p.context.getImageData(at[0] * p.ratio, at[1] * p.ratio, 1, 1).data]; })()""",
+        [fullest % across, fullest // across, across, down],
+    )
+    assert colour == [253, 231, 37, 255]  # the last of viridis
+    place = on_canvas(page, "p.scene.place(7, p.view)")
+    assert on_canvas(page, "p.pick(...a)", place) is not None  # regions are still found
+    visit.go(f"{MAP}?layer=density&cam=0.5,0.5,30")
+    assert on_canvas(page, "p.scene.across(p.view)") == 4 * across
+    visit.check()
+
+
+def drag(page, corners):
+    """Drag along points in shares of the canvas."""
+    box = page.locator("canvas").first.bounding_box()
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=4)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize("layer", ["discs", "cells", "density"])
+def test_a_rectangle_becomes_a_query(visit, served, layer):
+    page = visit.go(f"{MAP}?layer={layer}")
+    page.get_by_role("button", name="Rectangle").click()
+    corners = on_canvas(
+        page,
+        "[[0.3, 0.3], [0.7, 0.7]].flatMap(([x, y]) => p.scene.under([x * p.width, y * p.height], p.view))",
+    )
+    drag(page, [(0.3, 0.3), (0.7, 0.7)])
+    page.wait_for_url(re.compile("area="))
+    area = [float(v) / 100 for v in re.search("area=([^&]*)", page.url)[1].split("%2C")]
+    assert np.allclose(area, corners, atol=5e-3)
+    expected = chosen_by(served, area)
+    assert 5 < len(expected) < K - 5
+    page.get_by_text(f"{len(expected)} regions chosen", exact=True).wait_for()
+    assert sorted(on_canvas(page, "[...p.filter]")) == expected.tolist()
+    here = page.url
+    page.get_by_role("link", name="list", exact=True).click()
+    page.get_by_role("heading", name=f"{len(expected)} of {K} regions").wait_for()
+    page.goto(here)
+    page.reload()
+    page.get_by_text(f"{len(expected)} regions chosen", exact=True).wait_for()
+    page.get_by_role("link", name="on the sphere").click()
+    page.get_by_text(f"{len(expected)} bright").wait_for()
+    visit.check()
+
+
+def test_a_loop_chooses_what_lies_in_it(visit, served):
+    page = visit.go(MAP)
+    page.get_by_role("button", name="Lasso").click()
+    drag(page, [(0.3, 0.4), (0.6, 0.3), (0.7, 0.6), (0.5, 0.5), (0.35, 0.7)])
+    page.wait_for_url(re.compile("area="))
+    found = sorted(on_canvas(page, "[...p.filter]"))
+    flat = [float(v) / 100 for v in re.search("area=([^&]*)", page.url)[1].split("%2C")]
+    corners = np.reshape(flat, (-1, 2))
+    assert 5 < len(corners) <= 60
+    from matplotlib.path import Path
+
+    xy = served.explorer.layouts.of(served.explorer.views["base"], "unrolled").xy / 65535
+    expected = np.flatnonzero(Path([*corners, corners[0]], closed=True).contains_points(xy))
+    assert found == expected.tolist()
+    assert found
+    page.get_by_role("button", name="let go").click()
+    page.get_by_text("regions chosen").wait_for(state="detached")
+    assert "area=" not in page.url
+    visit.check()
+
+
+def test_a_part_of_the_map_is_chosen_by_keyboard(visit, served):
+    page = visit.go(MAP)
+    page.get_by_role("button", name="by numbers").focus()
+    page.keyboard.press("Enter")
+    for side, value in (("left", 10), ("top", 20), ("right", 60), ("bottom", 90)):
+        page.get_by_label(side).fill(str(value))
+    page.keyboard.press("Enter")
+    expected = chosen_by(served, (0.1, 0.2, 0.6, 0.9))
+    page.get_by_text(f"{len(expected)} regions chosen", exact=True).wait_for()
+    assert sorted(on_canvas(page, "[...p.filter]")) == expected.tolist()
+    visit.go(f"{MAP}?cam=0.5,0.5,4")
+    page.get_by_role("button", name="choose all in view").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("area="))
+    shown = on_canvas(
+        page,
+        """Array.from({ length: p.scene.k }, (_, i) => i).filter((i) => {
+        const [x, y] = p.scene.place(i, p.view);
+        return x >= 0 && y >= 0 && x <= p.width && y <= p.height; })""",
+    )
+    page.get_by_text(f"{len(shown)} regions chosen", exact=True).wait_for()
+    assert 0 < len(shown) < K
+    assert sorted(on_canvas(page, "[...p.filter]")) == shown
+    visit.check()
+
+
+def test_a_layout_that_is_not_installed_says_how_to_get_it(visit, monkeypatch):
+    from exemplars.explorer import layouts
+
+    reason = "UMAP is not installed: pip install umap-learn, and start the explorer again"
+    monkeypatch.setattr(layouts, "why_no_umap", lambda: reason)
+    page = visit.go(MAP)
+    page.get_by_label("Layout").select_option("umap")
+    page.get_by_role("alert").filter(has_text="pip install umap-learn").wait_for()
+    page.get_by_label("Layout").select_option("unrolled")
+    page.locator("canvas").first.wait_for()
+    visit.check()
+
+
+@pytest.mark.parametrize("layer", ["discs", "cells", "density"])
+def test_the_map_says_how_far_it_is_to_be_trusted_and_is_saved(visit, served, layer):
+    page = visit.go(f"{MAP}?layer={layer}")
+    kept = served.explorer.views["base"].sphere.neighbours_kept_flat
+    page.get_by_text(f"keeps {100 * kept:.0f} % of 10 nearest").wait_for()
+    name, data = saved(page, page.get_by_role("button", name=re.compile("save figure", re.I)))
+    assert name == f"base-map-{layer}.png"
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    visit.check()
+
+
+AXE = [
+    DRIFT, f"{DRIFT}?kind=dropped", f"{MAP}?layer=cells", f"{MAP}?layer=density&area=10,10,60,60",
+    f"{MAP}?layout=umap", "#/drift/hostile/worse",
+]  # fmt: skip
+
+
+def test_axe_finds_nothing_on_the_new_views_in_either_theme(visit):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="accessibility is tested with axe: pip install axe-playwright-python",
+    )
+    found = {}
+    for motion in ("reduce", "no-preference"):
+        for route in AXE if motion == "reduce" else AXE[:1]:
+            page = visit.go(route)
+            for number in page.get_by_role("button", name="by numbers").all():
+                number.click()
+            if "drift" in route:
+                page.get_by_role("region", name="Where regions go").scroll_into_view_if_needed()
+                page.get_by_role("img", name=re.compile("Where regions go")).wait_for()
+            for theme in ("light", "dark"):
+                page.emulate_media(color_scheme=theme, reduced_motion=motion)
+                page.wait_for_timeout(250)
+                for v in axe.Axe().run(page).response["violations"]:
+                    nodes = [(n["target"], n.get("failureSummary", "")[:200]) for n in v["nodes"]]
+                    found[f"{route} {theme} {motion} {v['id']}"] = nodes[:3]
+    assert found == {}
+
+
+def test_hostile_names_on_the_maps_stay_texts(visit):
+    for layer in ("discs", "cells", "density"):
+        page = visit.go(f"#/d/hostile/map?layer={layer}&area=0,0,100,100")
+        page.get_by_text("60 regions chosen", exact=True).wait_for()
+        saved(page, page.get_by_role("button", name=re.compile("save figure", re.I)))
+    page = visit.go("#/d/hostile/map?area=<img src=x onerror=window.__pwn=1>&layer=<script>")
+    assert page.locator("main img, main script, main iframe").count() == 0
+    visit.check()

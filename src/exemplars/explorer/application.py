@@ -195,9 +195,14 @@ def _add_dictionary(app: FastAPI, explorer: Explorer) -> None:
     @app.get(f"{API}/d/{{slug}}/layout/{{name}}/{{fingerprint}}")
     def layout_arrays(request: Request, slug: str, name: str, fingerprint: str) -> Response:
         only(request)
-        if name != "unrolled":
-            raise LookupError(f"there is no layout {name[:40]!r}; there is unrolled")
-        return drawn(lambda: contents.layout_bytes(_current(explorer, slug, fingerprint)))
+        listed = _current(explorer, slug, fingerprint)
+        return drawn(lambda: contents.layout_bytes(explorer, listed, name))
+
+    @app.get(f"{API}/d/{{slug}}/cells/{{name}}/{{fingerprint}}")
+    def cell_arrays(request: Request, slug: str, name: str, fingerprint: str) -> Response:
+        only(request)
+        listed = _current(explorer, slug, fingerprint)
+        return drawn(lambda: contents.cells_bytes(explorer, listed, name))
 
     @app.post(f"{API}/d/{{slug}}/slice")
     def cut_slice(slug: str, body: SliceBody) -> Response:

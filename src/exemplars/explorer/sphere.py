@@ -320,9 +320,9 @@ def _kept_in(places: Float64, chosen: Int64, nearest: Int64) -> float:
     return float(np.mean(shared)) / _NEAREST
 
 
-def on_map(xy: NDArray[np.uint16]) -> Float64:
+def on_map(xy: NDArray[np.uint16], aspect: float = MAP_ASPECT) -> Float64:
     """(K, 2) places of a map in units of its width, so that distances are those that one sees."""
-    return xy / 65535 * [1, 1 / MAP_ASPECT]
+    return xy / 65535 * [1, 1 / aspect]
 
 
 def unrolled(points: Float64) -> NDArray[np.uint16]:
@@ -349,14 +349,6 @@ def unrolled(points: Float64) -> NDArray[np.uint16]:
     return np.rint(np.clip(scaled, 0, 1) * 65535).astype(np.uint16)
 
 
-def density(xy: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
-    """(size, size) how many points fall in each square of a map, on a log scale up to 255."""
-    cell = xy.astype(np.int64) * size // 65536
-    counted = np.bincount(cell[:, 1] * size + cell[:, 0], minlength=size * size)
-    scaled = np.log1p(counted) / max(np.log1p(counted.max()), 1e-9)
-    return np.rint(255 * scaled).astype(np.uint8).reshape(size, size)
-
-
 def sphere_arrays(sphere: Sphere) -> dict[str, NDArray[Any]]:
     """A sphere as named arrays, as the page and the cache read them."""
     return {
@@ -367,9 +359,3 @@ def sphere_arrays(sphere: Sphere) -> dict[str, NDArray[Any]]:
         **{f"lod_radius_{n}": radius for n, radius in sphere.level_radius.items()},
         "basis": sphere.axes[:3],
     }
-
-
-def map_arrays(sphere: Sphere) -> dict[str, NDArray[Any]]:
-    """The unrolled map as named arrays."""
-    xy = unrolled(sphere.points)
-    return {"xy": xy, "density": density(xy, 256), "density_1024": density(xy, 1024)}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from exemplars.explorer import queries
 from exemplars.explorer.beside import Besides
+from exemplars.explorer.layouts import Layouts
 from exemplars.explorer.notes import Notes
 from exemplars.explorer.queries import Listed
 from exemplars.explorer.relations import Drifts, Members, add_parents
@@ -46,6 +47,7 @@ class Explorer:
         self._loads, self._model = load is not None, model
         self.drifts = Drifts()
         self.besides = Besides()
+        self.layouts = Layouts()
         self.members = Members()
         self._listed: dict[str, tuple[int, Listed | None]] = {}
         self._runs: dict[str, Run] = {}
@@ -146,6 +148,7 @@ class Explorer:
         self.worker.close()
         self.drifts.close()
         self.besides.close()
+        self.layouts.close()
         for thread in self._threads:
             thread.join(timeout=2)
         for view in self.views.values():

@@ -137,6 +137,10 @@ class View:
         found: Sphere = self.part("sphere")
         return found
 
+    def file(self, name: str, write: Callable[[Path], None]) -> Path:
+        """A prepared file, kept under the fingerprint; `write` makes it if it is not there."""
+        return self._kept.file(name, write)
+
     def remembered(self, name: str, make: Callable[[], _Made]) -> _Made:
         """What `make` gives, made once: it must follow from the dictionary and the parts."""
         if name not in self._remembered:

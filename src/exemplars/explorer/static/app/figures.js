@@ -140,7 +140,7 @@ export async function savePicture(picture, about, labels = []) {
     c.fillText(text, MARGIN + at[0], MARGIN + at[1] + 4);
   }
   c.textAlign = "left";
-  legendOn(c, picture.scene.legend?.() ?? scaleOf(picture.colouring), MARGIN, height + MARGIN + 12);
+  legendOn(c, scaleOf(picture.scene.shown ?? picture.colouring), MARGIN, height + MARGIN + 12);
   lines.forEach((line, i) => {
     c.font = `${i ? 400 : 600} 12px ${FONT}`;
     c.fillStyle = i ? SOFT : INK;

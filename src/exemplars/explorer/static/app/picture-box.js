@@ -17,8 +17,8 @@ const NONE = [];
  *   labels?: any, still?: boolean, small?: boolean, members?: ArrayLike<number>, passage?: number[], points?: number[][],
  *   counterpart?: (pointed: {d: string, id: number}) => number | null, onMove?: () => void,
  *   figure?: any,
- *   onOver?: (id: number | null, gap: boolean) => void, onBox?: (ids: number[]) => void, children?: any, list?: boolean}} props */
-export function PictureBox({ d, scene, colouring, name, filter = null, onCamera, camera, labels, still = false, small = false, members, passage = NONE, points = NONE, onOver, onBox, onChoose, onMove, counterpart = () => null, figure = small ? null : { of: d, name: scene.kind, said: name }, children, list = true }) {
+ *   onOver?: (id: number | null, gap: boolean) => void, onArea?: (corners: number[][]) => void, tool?: string, area?: number[][] | null, children?: any, list?: boolean}} props */
+export function PictureBox({ d, scene, colouring, name, filter = null, onCamera, camera, labels, still = false, small = false, members, passage = NONE, points = NONE, onOver, onArea, tool = "pan", area = null, onChoose, onMove, counterpart = () => null, figure = small ? null : { of: d, name: scene.kind, said: name }, children, list = true }) {
   const canvas = useRef(null);
   const picture = useRef(/** @type {Picture | null} */ (null));
   const [state, setState] = useState(null);
@@ -29,7 +29,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
   const mine = (p) => (p === null ? null : p.d === d.slug ? p.id : counterpart(p));
   const over = mine(hovered.value), chosen = mine(selected.value);
   const calls = useRef({});
-  calls.current = { onCamera, onOver, onBox, onChoose, onMove };
+  calls.current = { onCamera, onOver, onArea, onChoose, onMove };
 
   useLayoutEffect(() => {
     if (!drawable || !canvas.current) return undefined;
@@ -44,7 +44,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       onOpen: (id) => go(href(["d", d.slug, "r", id])),
       onCamera: (text) => calls.current.onCamera?.(text),
       onMove: () => calls.current.onMove?.(),
-      onBox: (ids) => calls.current.onBox?.(ids),
+      onArea: (corners) => calls.current.onArea?.(corners),
       onState: setState,
       onDrawn: () => setDrawn((n) => n + 1),
     });
@@ -56,8 +56,9 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
   useEffect(() => { if (colouring) picture.current?.colourBy(colouring); }, [colouring, scene, drawable]);
   useEffect(() => { picture.current?.rethemed(); }, [dark.value]);
   useEffect(() => { picture.current?.filterBy(filter); }, [filter, scene, drawable]);
+  useEffect(() => { if (picture.current) picture.current.tool = tool; }, [tool, scene, drawable]);
   const pins = tray.value.filter((p) => p.d === d.slug).map((p) => p.id);
-  useEffect(() => { picture.current?.mark({ over, chosen, pins, passage, points, arcs: [] }); }, [over, chosen, String(pins), passage, points, scene, drawable]);
+  useEffect(() => { picture.current?.mark({ over, chosen, pins, passage, points, area, arcs: [] }); }, [over, chosen, String(pins), passage, points, area, scene, drawable]);
   useArcs(d, still ? null : over ?? chosen, picture);
 
   const key = (e) => {
@@ -78,7 +79,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       ${gap ? html`<p class="over note gap-note">outside every region</p>` : null}</div>
     ${figure && !still ? html`<${SaveButton} what=${name} onSave=${() => savePicture(picture.current, figure, picture.current.placed)} />` : null}
     ${children}
-    ${colouring && !still && !small ? html`<${Legend} of=${colouring} />` : null}
+    ${colouring && !still && !small ? html`<${Legend} of=${scene.shown ?? colouring} />` : null}
     ${state && !still && state.shown < state.of ? html`<p class="status" role="status">${count(state.shown)} of ${count(state.of)} while moving</p>` : null}
     ${list && !still && !small ? html`<${InView} d=${d} scene=${scene} members=${members} picture=${picture.current} drawn=${drawn} />` : null}</div>`;
 }

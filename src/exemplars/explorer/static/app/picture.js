@@ -17,7 +17,7 @@ const FINE_IN_SOFTWARE = 4000;
 const REFINE = 250;
 
 /** @typedef {{onOver?: (id: number | null, gap: boolean) => void, onChoose?: (id: number | null) => void, onOpen?: (id: number) => void,
- *   onCamera?: (text: string) => void, onState?: (said: {shown: number, of: number, complete: boolean}) => void, onBox?: (ids: number[]) => void,
+ *   onCamera?: (text: string) => void, onState?: (said: {shown: number, of: number, complete: boolean}) => void, onArea?: (corners: number[][]) => void,
  *   onDrawn?: () => void, onMove?: () => void}} Listeners */
 
 export class Picture {
@@ -216,13 +216,18 @@ export class Picture {
     const scale = (this.scene.camera.scale?.(this.view) ?? 1) * this.ratio;
     card.use("resolve", {
       fine: this.fine, taps, guard: [GUARD, GUARD], scale, middle: [width / 2, height / 2],
-      round: this.scene.round, ball: this.scene.round && !this.scene.span, walls: this.scene.walls, wallWidth: this.scene.wallWidth, over: (this.marks.over ?? -1) + 1, chosen: (this.marks.chosen ?? -1) + 1,
+      round: this.scene.fades ?? this.scene.round, ball: this.scene.round && !this.scene.span, walls: this.scene.walls, wallWidth: this.scene.wallWidth, over: (this.marks.over ?? -1) + 1, chosen: (this.marks.chosen ?? -1) + 1,
       ink: theme.wall, paper: theme.paper, accent: theme.accent, gap: theme.gap, filtered: this.filter !== null,
     }, { ids: this.targets[this.fine].ids, steps: t.steps, flags: t.flags, lut: t.lut, geometry: this.scene.geometry(card, this.made) });
     gl.bindVertexArray(card.empty);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
     this.context.clearRect(0, 0, width, height);
-    this.context.drawImage(card.canvas, 0, card.canvas.height - height, width, height, 0, 0, width, height);
+    this.context.save();
+    this.context.scale(this.ratio, this.ratio);
+    this.scene.outline?.(this.context, this.view); // what is drawn ends there
+    if (this.scene.paint) this.scene.paint(this.context, this.view, this.filter);
+    else this.context.drawImage(card.canvas, 0, card.canvas.height - height, width, height, 0, 0, this.width, this.height);
+    this.context.restore();
   }
 
   /** One byte for each region: 1 kept by the filter, 2 pinned. */
@@ -279,6 +284,8 @@ export class Picture {
     }
     for (const id of this.marks.passage) dot(c, scene.place(id, view), 3.2, paper, ink);
     for (const g of this.marks.points ?? []) dot(c, scene.placeOf?.(g, view), 4, accent, paper);
+    if (scene.paint) for (const id of [this.marks.chosen, this.marks.over]) if (id !== null) dot(c, scene.place(id, view), 5, id === this.marks.chosen ? accent : ink, paper);
+    for (const area of [this.marks.area?.map((p) => scene.placeOf(p, view)), this.drawing]) outlined(c, area, ink, paper);
     c.restore();
   }
 
@@ -303,7 +310,7 @@ export class Picture {
     if (!card || !target || this.made !== generation.peek()) return null;
     const per = this.ratio * this.fine;
     const px = GUARD + Math.floor(x * per), py = target.height - 1 - GUARD - Math.floor(y * per);
-    if (px < 0 || py < 0 || px >= target.width || py >= target.height) return null;
+    if (px < 0 || py < 0 || px >= target.width || py >= target.height || this.scene.beyond?.([x, y], this.view)) return null;
     const id = card.read(target, px, py);
     return id === 0 ? null : id === GAP ? "gap" : id - 1;
   }
@@ -323,7 +330,7 @@ export class Picture {
     };
     /** @type {Map<number, number[]>} */
     const held = new Map();
-    let travelled = 0, box = null;
+    let travelled = 0, from = null;
     const over = (e) => {
       if (this.hovering) return;
       const at = place(e);
@@ -337,7 +344,8 @@ export class Picture {
       canvas.setPointerCapture(e.pointerId);
       held.set(e.pointerId, place(e));
       travelled = 0;
-      box = e.shiftKey && this.scene.within ? place(e) : null;
+      from = this.scene.under && (e.shiftKey || this.tool === "rectangle" || this.tool === "lasso") ? place(e) : null;
+      this.drawing = from && this.tool === "lasso" ? [from] : null;
     });
     this.on("pointermove", (e) => {
       const before = held.get(e.pointerId);
@@ -347,8 +355,10 @@ export class Picture {
       }
       const now = place(e);
       travelled += Math.hypot(now[0] - before[0], now[1] - before[1]);
-      if (box) {
-        this.marks.box = [...box, ...now];
+      if (from) {
+        if (this.tool === "lasso") this.drawing = [...this.drawing, now];
+        else this.drawing = [from, [now[0], from[1]], now, [from[0], now[1]]];
+        this.restyle();
       } else if (held.size === 2) {
         const other = [...held].find(([id]) => id !== e.pointerId)[1];
         const was = Math.hypot(before[0] - other[0], before[1] - other[1]), is = Math.hypot(now[0] - other[0], now[1] - other[1]);
@@ -362,14 +372,14 @@ export class Picture {
     });
     const up = (e) => {
       if (!held.delete(e.pointerId)) return;
-      if (box && travelled > 3) {
-        const end = place(e);
-        this.listeners.onBox?.(this.scene.within([Math.min(box[0], end[0]), Math.min(box[1], end[1]), Math.max(box[0], end[0]), Math.max(box[1], end[1])], this.view));
+      if (from && travelled > 3) {
+        if (e.type === "pointerup") this.listeners.onArea?.(this.drawing.map((p) => this.scene.under(p, this.view)));
       } else if (travelled <= 3 && e.type === "pointerup") {
         const found = this.pick(...place(e));
         this.listeners.onChoose?.(typeof found === "number" ? found : null);
       }
-      box = null;
+      from = this.drawing = null;
+      this.restyle();
     };
     this.on("pointerup", up);
     this.on("pointercancel", up);
@@ -448,6 +458,21 @@ function placeDirection(scene, g, view) {
 
 function straight(scene, a, b, view) {
   return a === null ? null : [[...scene.place(a, view), true], [...scene.place(b, view), true]];
+}
+
+/** A closed line, seen on any colour. */
+function outlined(c, corners, ink, paper) {
+  if (!corners?.length) return;
+  c.beginPath();
+  corners.forEach(([x, y], i) => (i ? c.lineTo(x, y) : c.moveTo(x, y)));
+  c.closePath();
+  for (const [width, style, dash] of [[3, paper, []], [1.5, ink, [5, 4]]]) {
+    c.setLineDash(dash);
+    c.lineWidth = width;
+    c.strokeStyle = style;
+    c.stroke();
+  }
+  c.setLineDash([]);
 }
 
 function dot(c, at, radius, fill, edge) {

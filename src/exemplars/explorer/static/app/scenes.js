@@ -74,7 +74,7 @@ class Level {
     const { gl } = gpu;
     const large = Math.min(to, this.wider((gpu.mostPoint - 2) / (2 * uniforms.scale)));
     if (large > from) {
-      gpu.use("quads", uniforms, { geometry: this.texture });
+      gpu.use(uniforms.flat ? "flatQuads" : "quads", uniforms, { geometry: this.texture });
       gl.bindVertexArray(this.quads);
       gl.bindBuffer(gl.ARRAY_BUFFER, this.slots);
       gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, from * 4);
@@ -82,7 +82,7 @@ class Level {
     }
     const start = Math.max(from, large);
     if (to > start) {
-      gpu.use("points", uniforms);
+      gpu.use(uniforms.flat ? "flatPoints" : "points", uniforms);
       gl.bindVertexArray(this.points);
       gl.drawElements(gl.POINTS, to - start, gl.UNSIGNED_INT, start * 4);
     }
@@ -95,11 +95,12 @@ export class SphereScene {
   walls = true;
   wallWidth = 0;
 
-  /** @param {Record<string, {data: any}>} tensors Of GET sphere. @param {number} k */
-  constructor(tensors, k) {
+  /** @param {Record<string, {data: any}>} tensors Of GET sphere. @param {number} k
+   * @param {Float32Array} [xyz] (3k) Places, where the codes of the sphere are not. */
+  constructor(tensors, k, xyz = decodeOctahedral(tensors.oct.data)) {
     this.k = k;
     this.camera = new Turn();
-    this.xyz = decodeOctahedral(tensors.oct.data);
+    this.xyz = xyz;
     const radius = tensors.radius.data, order = tensors.lod_order?.data;
     this.levels = [];
     for (const n of [2000, 20000]) {
@@ -307,13 +308,9 @@ export class MapScene {
     this.camera.y = 1 - this.xy[2 * id + 1];
   }
 
-  /** Regions in a rectangle of the view. */
-  within([x0, y0, x1, y1], view) {
-    const out = [];
-    for (let id = 0; id < this.k; id++) {
-      const [x, y] = this.place(id, view);
-      if (x >= x0 && x <= x1 && y >= y0 && y <= y1) out.push(id);
-    }
-    return out;
+  /** Where on the map a point of the view lies; the map is 0 to 1 each way. */
+  under([x, y], view) {
+    const [sx, sy] = this.camera.stretch(view);
+    return [this.camera.x + (x - view.width / 2) / sx, this.camera.y + (y - view.height / 2) / sy];
   }
 }

@@ -16,7 +16,7 @@ import { plain } from "app/text";
 /** The regions that the query in the address keeps bright, asked for as numbers only. */
 export function useFilter(d) {
   const { query } = route.value;
-  const kept = Object.entries(query).filter(([name]) => name.includes("__") || name === "_search");
+  const kept = Object.entries(query).filter(([name]) => name.includes("__") || name === "_search" || name === "ids");
   const text = kept.length ? new URLSearchParams(kept).toString() : null;
   const answer = useLoaded(text === null ? null : `${d.slug}?${text}`, async () =>
     new Uint32Array(await getBinary(`/d/${encodeURIComponent(d.slug)}/regions?${text}&view=ids`)));
