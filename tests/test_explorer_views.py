@@ -406,14 +406,16 @@ def test_cells_of_the_map_are_those_of_the_nearest_place(visit, served, camera):
     view = served.explorer.views["base"]
     layout = served.explorer.layouts.of(view, "unrolled")
     places = layout.xy / 65535 * [1, 1 / layout.aspect]
+    across = on_canvas(page, "p.scene.camera.stretch(p.view)[0]")
     found, right = 0, 0
     for x, y, region in picked:
         apart = np.hypot(*(places - [x, y / layout.aspect]).T)
         if region is not None:
             found += 1
             right += apart[region] <= apart.min() + 1e-12
+            assert apart[region] <= apart.min() + 1.5 / across  # else on a pixel of the wall
     assert found > 800
-    assert right / found > 0.99
+    assert right / found > 0.97
     if camera.endswith(",1"):  # off the map nothing is picked: the box is wider than the globe
         assert [r for x, y, r in picked if not 0 <= y <= 1 or not 0 <= x <= 1] != []
         assert all(r is None for x, y, r in picked if not 0 <= y <= 1 or not 0 <= x <= 1)
@@ -443,7 +445,7 @@ def test_the_density_layer_counts_regions(visit, served):
         return [...p.context.getImageData(at[0] * p.ratio, at[1] * p.ratio, 1, 1).data]; })()""",
         [fullest % across, fullest // across, across, down],
     )
-    assert colour == [253, 231, 37, 255]  # the last of viridis
+    assert colour == [251, 231, 35, 255]  # the last step of viridis
     place = on_canvas(page, "p.scene.place(7, p.view)")
     assert on_canvas(page, "p.pick(...a)", place) is not None  # regions are still found
     visit.go(f"{MAP}?layer=density&cam=0.5,0.5,30")
@@ -468,7 +470,8 @@ def test_a_rectangle_becomes_a_query(visit, served, layer):
     page.get_by_role("button", name="Rectangle").click()
     corners = on_canvas(
         page,
-        "[[0.3, 0.3], [0.7, 0.7]].flatMap(([x, y]) => p.scene.under([x * p.width, y * p.height], p.view))",
+        """[[0.3, 0.3], [0.7, 0.7]]
+        .flatMap(([x, y]) => p.scene.under([x * p.width, y * p.height], p.view))""",
     )
     drag(page, [(0.3, 0.3), (0.7, 0.7)])
     page.wait_for_url(re.compile("area="))
@@ -515,7 +518,7 @@ def test_a_part_of_the_map_is_chosen_by_keyboard(visit, served):
     page.get_by_role("button", name="by numbers").focus()
     page.keyboard.press("Enter")
     for side, value in (("left", 10), ("top", 20), ("right", 60), ("bottom", 90)):
-        page.get_by_label(side).fill(str(value))
+        page.get_by_role("spinbutton", name=side).fill(str(value))
     page.keyboard.press("Enter")
     expected = chosen_by(served, (0.1, 0.2, 0.6, 0.9))
     page.get_by_text(f"{len(expected)} regions chosen", exact=True).wait_for()
