@@ -279,8 +279,9 @@ def validate(of: Study, layers: Sequence[int] | None) -> None:
 def more(of: Study) -> None:
     """The second round, beside the rows of the first."""
     judged = Validation(of)
+    by_name = {s.name: s for best in settings() for s in (best, *near(best), *untried())}
     for row in every("validation"):
-        judged.found.setdefault(Setting(**row["chosen"]), []).append(row)
+        judged.found.setdefault(by_name[row["setting"]], []).append(row)
     for setting in untried():
         judged.judge(setting, VALIDATION_SEEDS[0])
     judged.choose()
