@@ -189,8 +189,7 @@ class Cards:
         if "token" in fields:
             found = self._first(_match(query, [_COLUMN_OF["token"]]), limit)
         if limit is None or len(found) < limit:
-            more = None if limit is None else limit + len(found)
-            found = list(dict.fromkeys([*found, *self._first(matched, more)]))[:limit]
+            found = list(dict.fromkeys([*found, *self._first(matched, limit)]))[:limit]
         return self._hits(found, _words(query), fields)
 
     def matching(self, query: str, fields: Sequence[str] = FIELDS) -> NDArray[np.int64]:
