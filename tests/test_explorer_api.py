@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import struct
 import time
@@ -12,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import exemplars as ex
+from exemplars import store
+from exemplars.errors import FormatError
 from exemplars.explorer import cards, queries, views
 from exemplars.explorer.columns import Column
 from exemplars.explorer.queries import Listed, parse_query
 from exemplars.explorer.sphere import from_octahedral
 from exemplars.explorer.state import Explorer
 from exemplars.explorer.views import NotReadyError, View, region_key
+from exemplars.store import manifest
 from exemplars.store.folders import view_of
 from explorer_server import NEEDED
 from synthetic import HOSTILE, dictionary_of, exemplars, synthetic
@@ -584,6 +588,37 @@ def test_what_was_prepared_is_read_again_and_made_anew_when_it_is_not_whole(tmp_
     assert new.fingerprint != view.fingerprint
     assert not place.exists()
     new.close()
+
+
+def test_a_dictionary_is_hashed_again_when_its_files_are_not_those_of_the_last_time(
+    tmp_path, monkeypatch
+):
+    hashed = []
+    whole = manifest.sha256_of
+    monkeypatch.setattr(manifest, "sha256_of", lambda path: hashed.append(path.name) or whole(path))
+    folder = ex.save(synthetic(50, 6), tmp_path / "made")
+    place = view_of(folder)
+    View(folder, "made", place).close()
+    assert "regions.safetensors" in hashed
+    hashed.clear()
+    View(folder, "made", place).close()
+    assert hashed == []
+    file = folder / "regions.safetensors"
+    os.utime(file, ns=(1, 1))
+    View(folder, "made", place).close()
+    assert "regions.safetensors" in hashed
+    hashed.clear()
+    View(folder, "made", place).close()
+    assert hashed == []
+    times, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nothing had happened
+    with pytest.raises(FormatError, match="altered"):
+        View(folder, "made", place)
+    (place / views.fingerprint_of(store.manifest_of(folder)) / "view.json").write_text("[]")
+    with pytest.raises(FormatError, match="altered"):
+        View(folder, "made", place)
 
 
 def test_before_everything_is_prepared_the_list_works_and_pictures_say_wait(tmp_path):
