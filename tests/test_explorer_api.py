@@ -163,9 +163,10 @@ def test_the_sphere_and_the_map_have_a_place_for_every_region(asked):
     assert 0 <= about["nn10"] <= 1
     layout, labels = asked.arrays(f"d/made/layout/unrolled/{fingerprint}")
     assert layout["xy"].shape == (K, 2)
-    assert layout["density_1024"].shape == (1024, 1024)
+    assert list(layout) == ["xy"]
     assert labels["labels"][0]["text"]
-    asked(f"d/made/layout/umap/{fingerprint}", status=404)
+    assert labels["nn10"] == asked("d/made")["layouts"][0]["fidelity"]["nn10"]
+    asked(f"d/made/layout/globe/{fingerprint}", status=404)
 
 
 NUMBERS = (

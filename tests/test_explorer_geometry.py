@@ -165,10 +165,26 @@ def test_principal_axes_are_those_of_the_covariance():
 
 def test_neighbours_are_kept_in_three_dimensions_and_lost_in_many():
     flat = unit(np.random.default_rng(0).standard_normal((400, 3))).astype(np.float32)
-    assert neighbours_kept(flat, flat.astype(float)) == 1
+    assert neighbours_kept(flat, flat.astype(float)) == (1,)
     rows = unit(np.random.default_rng(0).standard_normal((400, 64))).astype(np.float32)
-    assert neighbours_kept(rows, make_sphere(rows, np.ones(400)).points) < 0.3
-    assert np.isnan(neighbours_kept(flat[:5], flat[:5].astype(float)))
+    assert neighbours_kept(rows, make_sphere(rows, np.ones(400)).points)[0] < 0.3
+    assert np.isnan(neighbours_kept(flat[:5], flat[:5].astype(float))).all()
+
+
+def test_how_many_neighbours_the_map_keeps_is_counted_on_the_map():
+    rows = exemplars(250, 16)
+    made = make_sphere(rows, np.ones(250, np.int64))
+    xy = sphere.unrolled(made.points) / 65535.0
+    xy[:, 1] /= sphere.MAP_ASPECT
+    apart = ((xy[:, None] - xy[None]) ** 2).sum(axis=2)
+    similar = rows.astype(float) @ rows.T.astype(float)
+    np.fill_diagonal(apart, np.inf)
+    np.fill_diagonal(similar, -np.inf)
+    kept = [
+        len(set(np.argsort(-similar[k])[:10]) & set(np.argsort(apart[k])[:10])) for k in range(250)
+    ]
+    assert made.neighbours_kept_flat == pytest.approx(np.mean(kept) / 10, abs=2e-3)
+    assert made.neighbours_kept_flat < made.neighbours_kept  # the map is cut at its edge
 
 
 def bases(rows):
@@ -275,11 +291,8 @@ def test_the_map_keeps_places_apart_and_inside():
     north = sphere.unrolled(np.array([[0.0, 0.0, 1.0]]))[0]
     assert north[1] == 0
     assert len(np.unique(xy, axis=0)) > 3990
-    cells = sphere.density(xy, 64)
-    assert cells.shape == (64, 64)
-    assert cells.max() == 255
     # An equal-area projection: a tenth of the sphere is a tenth of the map.
-    inside = cells.astype(float)[8:56, 16:48]
+    inside = np.histogram2d(xy[:, 1], xy[:, 0], 64, [[0, 65536]] * 2)[0][8:56, 16:48]
     assert inside.std() / inside.mean() < 0.8
 
 

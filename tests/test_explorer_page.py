@@ -385,7 +385,7 @@ def test_growth_resolution_and_drift(visit):
     visit.go("#/drift/fine/coarse")
     page.get_by_role("heading", name="Drift").wait_for()
     kept = page.locator(".figure dd").first.inner_text()
-    page.get_by_role("slider").fill("0.99")
+    page.get_by_role("slider", name="cosine that counts").fill("0.99")
     page.wait_for_function("k => document.querySelector('.figure dd').innerText !== k", arg=kept)
     page.wait_for_url(re.compile("cutoff=0.99"))
     visit.check()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
@@ -39,6 +39,14 @@ def binary(content: bytes) -> Response:
         media_type="application/vnd.safetensors",
         headers={"Cache-Control": "private, max-age=3600"},
     )
+
+
+def drawn(make: Callable[[], bytes]) -> Response:
+    """Arrays of a picture; 409 with the reason where there is none to draw."""
+    try:
+        return binary(make())
+    except ValueError as error:
+        raise HTTPException(409, str(error)) from error
 
 
 def only(request: Request, *names: str) -> None:

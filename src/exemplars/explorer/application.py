@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,8 +22,9 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from exemplars import __version__
 from exemplars.errors import ExemplarsError
 from exemplars.explorer import contents, pages, queries, relations
-from exemplars.explorer.answers import API, Body, answered, binary, only
+from exemplars.explorer.answers import API, Body, answered, binary, drawn, only
 from exemplars.explorer.assets import INSTALLED, Assets
+from exemplars.explorer.drift_routes import add_drift
 from exemplars.explorer.jobs import Exports
 from exemplars.explorer.notes import StaleError
 from exemplars.explorer.queries import Listed
@@ -97,7 +98,8 @@ def create_app(explorer: Explorer, assets: Assets = INSTALLED) -> FastAPI:
     _add_shell(app, assets)
     _add_dictionary(app, explorer)
     _add_regions(app, explorer)
-    _add_relations(app, explorer)
+    _add_growth(app, explorer)
+    add_drift(app, explorer)
     _add_notes(app, explorer)
     _add_exports(app, explorer, exports)
     add_streams(app, explorer)
@@ -188,14 +190,19 @@ def _add_dictionary(app: FastAPI, explorer: Explorer) -> None:
     @app.get(f"{API}/d/{{slug}}/sphere/{{fingerprint}}")
     def sphere_arrays(request: Request, slug: str, fingerprint: str) -> Response:
         only(request)
-        return _drawn(lambda: contents.sphere_bytes(_current(explorer, slug, fingerprint)))
+        return drawn(lambda: contents.sphere_bytes(_current(explorer, slug, fingerprint)))
 
     @app.get(f"{API}/d/{{slug}}/layout/{{name}}/{{fingerprint}}")
     def layout_arrays(request: Request, slug: str, name: str, fingerprint: str) -> Response:
         only(request)
-        if name != "unrolled":
-            raise LookupError(f"there is no layout {name[:40]!r}; there is unrolled")
-        return _drawn(lambda: contents.layout_bytes(_current(explorer, slug, fingerprint)))
+        listed = _current(explorer, slug, fingerprint)
+        return drawn(lambda: contents.layout_bytes(explorer, listed, name))
+
+    @app.get(f"{API}/d/{{slug}}/cells/{{name}}/{{fingerprint}}")
+    def cell_arrays(request: Request, slug: str, name: str, fingerprint: str) -> Response:
+        only(request)
+        listed = _current(explorer, slug, fingerprint)
+        return drawn(lambda: contents.cells_bytes(explorer, listed, name))
 
     @app.post(f"{API}/d/{{slug}}/slice")
     def cut_slice(slug: str, body: SliceBody) -> Response:
@@ -289,44 +296,13 @@ def _add_regions(app: FastAPI, explorer: Explorer) -> None:
         return answered(found, begun, listed.view)
 
 
-def _add_relations(app: FastAPI, explorer: Explorer) -> None:
-    def pair(request: Request, *names: str) -> tuple[Listed, Listed, relations.Drift]:
-        only(request, "a", "b", *names)
-        a, b = (explorer.listed(request.query_params.get(side, "")) for side in ("a", "b"))
-        return a, b, explorer.drifts.of(a.view, b.view)
-
+def _add_growth(app: FastAPI, explorer: Explorer) -> None:
     @app.get(f"{API}/d/{{slug}}/growth")
     def growth(request: Request, slug: str) -> Response:
         begun = time.perf_counter()
         only(request)
         view = explorer.listed(slug).view
         return answered(relations.growth_page(explorer.views, slug), begun, view)
-
-    @app.get(f"{API}/drift")
-    def drift(request: Request) -> Response:
-        begun = time.perf_counter()
-        a, b, found = pair(request, "cutoff")
-        return answered(relations.drift_page(a.view, b.view, found, _cutoff(request)), begun)
-
-    @app.get(f"{API}/drift/columns")
-    def drift_columns(request: Request) -> Response:
-        a, b, found = pair(request)
-        about = {"a": a.view.fingerprint, "b": b.view.fingerprint}
-        return binary(contents.tensors(relations.drift_arrays(found), about))
-
-    @app.get(f"{API}/drift/pairs")
-    def drift_pairs(request: Request) -> Response:
-        begun = time.perf_counter()
-        names = ("cutoff", "kind", "_sort", "_sort_desc", "_size", "_next")
-        a, b, found = pair(request, *names)
-        parameters = request.query_params
-        page = relations.drift_pairs(
-            a, b, found, _cutoff(request), parameters.get("kind", "moved"),
-            parameters.get("_sort_desc", parameters.get("_sort", "cosine")),
-            "_sort_desc" in parameters, queries.start_of(parameters.get("_next")),
-            queries.whole(parameters, "_size", 50, 1, queries.PAGE),
-        )  # fmt: skip
-        return answered(page, begun)
 
 
 def _add_notes(app: FastAPI, explorer: Explorer) -> None:
@@ -383,24 +359,8 @@ def _add_exports(app: FastAPI, explorer: Explorer, exports: Exports) -> None:
         )
 
 
-def _cutoff(request: Request) -> float:
-    text = request.query_params.get("cutoff", str(relations.CUTOFF))
-    found = float(text) if re.fullmatch(r"-?[0-9.]{1,12}", text) and text.count(".") < 2 else 2.0
-    if not -1 <= found <= 1:
-        raise ValueError(f"cutoff is {text[:40]!r}, expected a cosine from -1 to 1")
-    return found
-
-
 def _current(explorer: Explorer, slug: str, fingerprint: str) -> Listed:
     listed = explorer.listed(slug)
     if fingerprint != listed.view.fingerprint:
         raise HTTPException(409, "the dictionary has changed since; load the page again")
     return listed
-
-
-def _drawn(make: Callable[[], bytes]) -> Response:
-    """Arrays of a picture; 409 with the reason where there is none to draw."""
-    try:
-        return binary(make())
-    except ValueError as error:
-        raise HTTPException(409, str(error)) from error

@@ -14,9 +14,10 @@ import numpy as np
 from exemplars import __version__
 from exemplars.explorer import live, pages, queries, relations, slices, sphere
 from exemplars.explorer.columns import region_flags
+from exemplars.explorer.layouts import layout_about
 from exemplars.explorer.queries import Listed
 from exemplars.explorer.state import Explorer
-from exemplars.explorer.views import View
+from exemplars.explorer.views import View, finite
 from exemplars.report import to_json
 
 LIMITS = {
@@ -193,7 +194,9 @@ def columns_bytes(listed: Listed, names: Sequence[str] | None = None) -> bytes:
 def sphere_bytes(listed: Listed) -> bytes:
     """The projected sphere as safetensors."""
     view = listed.view
-    about = pages.map_about(view) | {
+    about = {
+        "variance": view.sphere.variance,
+        "nn10": finite(view.sphere.neighbours_kept),
         "k": view.dictionary.n_regions,
         "fingerprint": view.fingerprint,
         "theta": view.dictionary.threshold,
@@ -201,17 +204,21 @@ def sphere_bytes(listed: Listed) -> bytes:
     return tensors(sphere.sphere_arrays(view.sphere), about)
 
 
-def layout_bytes(listed: Listed) -> bytes:
-    """The unrolled map as safetensors."""
-    view = listed.view
-    arrays = view.remembered("map", lambda: sphere.map_arrays(view.sphere))
-    xy = arrays["xy"]
+def layout_bytes(explorer: Explorer, listed: Listed, name: str) -> bytes:
+    """Places of all regions on a map as safetensors; raises as `Layouts.of` does."""
+    found = explorer.layouts.of(listed.view, name)
     about = {
-        **pages.map_about(view),
-        "fingerprint": view.fingerprint,
-        "labels": pages.map_labels(listed, xy),
+        **layout_about(found),
+        "fingerprint": listed.view.fingerprint,
+        "labels": pages.map_labels(listed, found.xy),
     }
-    return tensors(arrays, about)
+    return tensors({"xy": found.xy}, about)
+
+
+def cells_bytes(explorer: Explorer, listed: Listed, name: str) -> bytes:
+    """What it takes to draw the cells of a map, as safetensors; raises as `Layouts.of` does."""
+    arrays = explorer.layouts.cells(listed.view, name)
+    return tensors(arrays, {"fingerprint": listed.view.fingerprint})
 
 
 def _named(listed: Listed, regions: Sequence[int]) -> list[tuple[int | None, str, Any]]:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from exemplars.contexts import Context
 from exemplars.explorer import slices
 from exemplars.explorer.columns import distances_in_thresholds
+from exemplars.explorer.layouts import why_no_umap
 from exemplars.explorer.offsets import excerpt_of
 from exemplars.explorer.queries import Listed, brief, cards_of, rows
-from exemplars.explorer.sphere import LEVELS, MAP_ASPECT
+from exemplars.explorer.sphere import LEVELS
 from exemplars.explorer.views import View, finite, region_key
 from exemplars.geometry import Float32, Float64, Int64, cosine_distance
 from exemplars.lens import logit_lens
@@ -70,7 +71,7 @@ def dictionary_page(view: View) -> dict[str, Any]:
         },
         "stats": view.remembered("stats", lambda: _stats(view)),
         "sphere": _sphere_status(view),
-        "layouts": [{"name": "unrolled", **_sphere_status(view)}],
+        "layouts": _layouts(view),
         "search": {
             "status": view.status("cards")[0],
             "fts": view.status("cards")[0] == "ready" and view.cards.full_text,
@@ -430,16 +431,6 @@ def layer_of(site: str | None) -> int | None:
     return int(number) if number.isascii() and number.isdigit() else None
 
 
-def map_about(view: View) -> dict[str, Any]:
-    """What is said of a map beside its arrays."""
-    sphere = view.sphere
-    return {
-        "aspect": MAP_ASPECT,
-        "variance": sphere.variance,
-        "nn10": finite(sphere.neighbours_kept),
-    }
-
-
 def region_of(view: View, text: str) -> int:
     """The region that a path names, by number or by key.
 
@@ -500,6 +491,16 @@ def _sphere_status(view: View) -> dict[str, Any]:
         sphere = view.sphere
         fidelity = {"variance": sphere.variance, "nn10": finite(sphere.neighbours_kept)}
     return {"status": status, "reason": reason, "fidelity": fidelity}
+
+
+def _layouts(view: View) -> list[dict[str, Any]]:
+    """Maps that can be had, and why the others cannot."""
+    found = _sphere_status(view)
+    if found["status"] == "ready":
+        found["fidelity"] = {"nn10": finite(view.sphere.neighbours_kept_flat)}
+    reason = why_no_umap()
+    umap = {"status": "unavailable" if reason else "available", "reason": reason, "fidelity": None}
+    return [{"name": "unrolled", **found}, {"name": "umap", **umap}]
 
 
 def _stats(view: View) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,10 @@ from exemplars.analyses.differences import differences
 from exemplars.analyses.growth import Curve, curve_of, growth, incomparable, plain_heaps
 from exemplars.analyses.relatives import KeptMembers, relatives
 from exemplars.dictionary import Dictionary
+from exemplars.explorer.background import Background
 from exemplars.explorer.columns import Column
 from exemplars.explorer.queries import Listed, brief
-from exemplars.explorer.views import NotReadyError, View, finite
+from exemplars.explorer.views import View, finite
 from exemplars.geometry import Float32, Int64
 
 KINDS = ("kept", "moved", "dropped", "introduced")
@@ -30,7 +30,8 @@ CUTOFF = 0.7
 _POINTS = 400
 _BLOCK = 2048
 _PAIR_WORK = 2e12
-_PARENT_WORK = 3e11
+PARENT_WORK = 3e11
+"""Multiplications that a search for coarser regions may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +50,7 @@ class Drifts:
     """Comparisons of two dictionaries, made in the background and kept."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="drift")
-        self._found: dict[tuple[str, str], Future[Drift]] = {}
-        self._lock = threading.Lock()
+        self._made: Background[tuple[str, str], Drift] = Background("matches")
 
     def of(self, a: View, b: View) -> Drift:
         """The comparison of two.
@@ -61,26 +60,19 @@ class Drifts:
             ValueError: They have no common space, or are too large.
         """
         check_comparable(a.dictionary, b.dictionary)
-        key = a.slug, b.slug
-        with self._lock:
-            if key not in self._found:
-                self._found[key] = self._pool.submit(compared, a.dictionary, b.dictionary)
-            found = self._found[key]
-        if not found.done():
-            raise NotReadyError("matches")
-        return found.result()
+        return self._made.of((a.slug, b.slug), lambda: compared(a.dictionary, b.dictionary))
 
     def known(self, slug: str) -> dict[str, tuple[Drift, bool]]:
         """Comparisons that are made of a dictionary, by the other; whether it is the A of them."""
         return {
-            b if a == slug else a: (future.result(), a == slug)
-            for (a, b), future in self._found.items()
-            if slug in (a, b) and future.done() and future.exception() is None
+            b if a == slug else a: (drift, a == slug)
+            for (a, b), drift in self._made.made().items()
+            if slug in (a, b)
         }
 
     def close(self) -> None:
         """Wait for what is being made."""
-        self._pool.shutdown(cancel_futures=True)
+        self._made.close()
 
 
 def check_comparable(a: Dictionary, b: Dictionary) -> None:
@@ -102,8 +94,8 @@ def check_comparable(a: Dictionary, b: Dictionary) -> None:
 def compared(a: Dictionary, b: Dictionary) -> Drift:
     """Match two dictionaries by the mean directions of their members, each in its own frame."""
     of_a, of_b = np.asarray(a.means), np.asarray(b.means)
-    best_of_a, cosine_of_a = _nearest(of_a, of_b)
-    best_of_b, cosine_of_b = _nearest(of_b, of_a)
+    best_of_a, cosine_of_a = nearest_rows(of_a, of_b)
+    best_of_b, cosine_of_b = nearest_rows(of_b, of_a)
     return Drift(
         by_direction(SPACES[0], a, b, (of_a, of_b)),
         best_of_a, cosine_of_a, best_of_b, cosine_of_b,
@@ -258,9 +250,9 @@ def add_parents(views: Mapping[str, View], slug: str) -> None:
     if not coarser or not len(own):
         return
     other = views[coarser[0]].dictionary
-    if not len(other) or float(len(own)) * len(other) * own.width > _PARENT_WORK:
+    if not len(other) or float(len(own)) * len(other) * own.width > PARENT_WORK:
         return
-    parent, _ = _nearest(own.exemplars, other.exemplars)
+    parent, _ = nearest_rows(own.exemplars, other.exemplars)
     views[slug].add_columns(
         {
             "parent": Column(
@@ -428,7 +420,7 @@ def _kinds(found: Correspondence, cutoff: float) -> dict[str, NDArray[np.float64
     return {"kept": rows[kept], "moved": rows[moved], "dropped": alone(0), "introduced": alone(1)}
 
 
-def _nearest(a: Float32, b: Float32) -> tuple[Int64, Float32]:
+def nearest_rows(a: Float32, b: Float32) -> tuple[Int64, Float32]:
     """(K_a,) the row of b of the largest cosine with each of a, and it; -1 where a has none."""
     usable = np.flatnonzero(np.isfinite(b).all(axis=1))
     best = np.full(len(a), -1, np.int64)

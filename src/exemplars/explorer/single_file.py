@@ -142,7 +142,7 @@ def page_of(
     """The file's text, and what is in it: the fields of `SingleFile` that are not of the file."""
     listed = explorer.listed(slug)
     shell = _shell(assets)
-    binary = _binary(listed, slug)
+    binary = _binary(explorer, listed, slug)
     fixed = _fixed_answers(explorer, listed, slug)
     room = int(max_mb * 1e6) - len(shell.encode()) - sum(map(len, binary.values())) - 4096
     room -= sum(len(_text(found)) for found in fixed.values())
@@ -237,13 +237,18 @@ def _region_answers(
     return found
 
 
-def _binary(listed: Listed, slug: str) -> dict[str, str]:
+def _binary(explorer: Explorer, listed: Listed, slug: str) -> dict[str, str]:
     """Arrays of the pictures, deflated, in base64, by the path they are asked by."""
     fingerprint = listed.view.fingerprint
     made = {f"d/{slug}/columns/{fingerprint}": contents.columns_bytes(listed)}
     if listed.view.status("sphere")[0] == "ready":
         made[f"d/{slug}/sphere/{fingerprint}"] = contents.sphere_bytes(listed)
-        made[f"d/{slug}/layout/unrolled/{fingerprint}"] = contents.layout_bytes(listed)
+        made[f"d/{slug}/layout/unrolled/{fingerprint}"] = contents.layout_bytes(
+            explorer, listed, "unrolled"
+        )
+        made[f"d/{slug}/cells/unrolled/{fingerprint}"] = contents.cells_bytes(
+            explorer, listed, "unrolled"
+        )
     return {path: _deflated(content) for path, content in made.items()}
 
 

@@ -56,6 +56,8 @@ class Sphere:
     """Share of the exemplars' variance along the first three axes."""
     neighbours_kept: float
     """Share of the 10 nearest exemplars, of a sample, that are among the 10 nearest points."""
+    neighbours_kept_flat: float
+    """The same on the unrolled map."""
 
     @property
     def points(self) -> Float64:
@@ -73,10 +75,7 @@ def make_sphere(exemplars: Float32, counts: Int64) -> Sphere:
     Raises:
         NotDrawableError: Fewer than four regions, or they do not span three dimensions.
     """
-    if len(exemplars) < 4:
-        raise NotDrawableError(
-            f"a sphere needs 4 regions or more, and there are {len(exemplars)}; see the list"
-        )
+    check_drawable(len(exemplars))
     mean, axes, shares = principal_axes(exemplars)
     if len(axes) < 3 or shares[2] < 1e-12:
         raise NotDrawableError(
@@ -84,10 +83,56 @@ def make_sphere(exemplars: Float32, counts: Int64) -> Sphere:
             "see the list"
         )
     coordinates = projected(exemplars, axes[:3]) - (axes[:3] @ mean).astype(np.float64)
+    return _sphere_of(exemplars, counts, coordinates, mean, axes, float(shares[:3].sum()))
+
+
+def sphere_beside(exemplars: Float32, counts: Int64, mean: Float32, axes: Float32) -> Sphere:
+    """The sphere of a dictionary on the axes of another's.
+
+    Args:
+        exemplars: (K, D) unit directions.
+        counts: (K,) members.
+        mean: (D,) of the other's exemplars: what its sphere has in the middle.
+        axes: (3 or more, D) the other's.
+
+    Returns:
+        Places are those that the other's sphere gives these directions; `variance` is the share of
+        these exemplars' own variance along the first three axes.
+
+    Raises:
+        NotDrawableError: Fewer than four regions, or their places lie on a circle.
+    """
+    check_drawable(len(exemplars))
+    own = np.mean(exemplars, axis=0, dtype=np.float64)
+    total = 0.0
+    for start in range(0, len(exemplars), _BLOCK):
+        rows = exemplars[start : start + _BLOCK] - own
+        total += float(np.einsum("ij,ij->", rows, rows))
+    inner = projected(exemplars, axes[:3])
+    along = float(((inner - inner.mean(axis=0)) ** 2).sum())
+    variance = along / total if total > 0 else 0.0
+    coordinates = inner - (axes[:3] @ mean).astype(np.float64)
+    return _sphere_of(exemplars, counts, coordinates, mean, axes, variance)
+
+
+def check_drawable(n_regions: int) -> None:
+    """Refuse too few regions."""
+    if n_regions < 4:
+        raise NotDrawableError(
+            f"a sphere needs 4 regions or more, and there are {n_regions}; see the list"
+        )
+
+
+def _sphere_of(
+    exemplars: Float32, counts: Int64, coordinates: Float64, mean: Float32, axes: Float32,
+    variance: float,
+) -> Sphere:  # fmt: skip
+    """The sphere of exemplars at (K, 3) coordinates."""
     codes = to_octahedral(unit(coordinates))
     points = from_octahedral(codes)
     radius, drawn = splat_radii(points)
     order = detail_order(points, counts, drawn)
+    kept, kept_flat = neighbours_kept(exemplars, points, on_map(unrolled(points)))
     return Sphere(
         codes=codes,
         radius=radius,
@@ -96,8 +141,9 @@ def make_sphere(exemplars: Float32, counts: Int64) -> Sphere:
         level_radius={n: splat_radii(points[order[:n]])[0] for n in LEVELS if n < len(points)},
         axes=axes,
         mean=mean,
-        variance=float(shares[:3].sum()),
-        neighbours_kept=neighbours_kept(exemplars, points),
+        variance=variance,
+        neighbours_kept=kept,
+        neighbours_kept_flat=kept_flat,
     )
 
 
@@ -238,26 +284,45 @@ def detail_order(points: Float64, counts: Int64, drawn: NDArray[np.bool_]) -> ND
     return np.lexsort((np.arange(len(counts)), -np.asarray(counts), level)).astype(np.uint32)
 
 
-def neighbours_kept(exemplars: Float32, points: Float64, seed: int = 0) -> float:
-    """How many of the nearest exemplars are still the nearest among the projected points.
+def neighbours_kept(exemplars: Float32, *pictures: Float64, seed: int = 0) -> tuple[float, ...]:
+    """How many of the nearest exemplars are still the nearest in each picture.
 
     Of at most 300 regions drawn by `seed`: the mean share of the 10 nearest others by cosine
-    that are among the 10 nearest points; NaN for fewer than 12 regions.
+    that are among the 10 nearest of the picture; NaN for fewer than 12 regions.
+
+    Args:
+        exemplars: (K, D) unit directions.
+        pictures: (K, 2) or (K, 3) places each; near is what a straight line says.
+        seed: Of the sample.
     """
     k = len(exemplars)
     if k < _NEAREST + 2:
-        return float("nan")
+        return (float("nan"),) * len(pictures)
     chosen = np.random.default_rng(seed).choice(k, min(_SAMPLE, k), replace=False)
-    flat = points.astype(np.float32)
-    found = []
-    for rows in (exemplars, flat):
-        similarity = np.empty((len(chosen), k), np.float32)
-        for start in range(0, k, _BLOCK):
-            similarity[:, start : start + _BLOCK] = rows[chosen] @ rows[start : start + _BLOCK].T
-        similarity[np.arange(len(chosen)), chosen] = -np.inf
-        found.append(np.argpartition(-similarity, _NEAREST, axis=1)[:, :_NEAREST])
-    shared = [len(np.intersect1d(a, b)) for a, b in zip(*found, strict=True)]
+    similarity = np.empty((len(chosen), k), np.float32)
+    for start in range(0, k, _BLOCK):
+        similarity[:, start : start + _BLOCK] = (
+            exemplars[chosen] @ exemplars[start : start + _BLOCK].T
+        )
+    similarity[np.arange(len(chosen)), chosen] = -np.inf
+    nearest = np.argpartition(-similarity, _NEAREST, axis=1)[:, :_NEAREST]
+    return tuple(_kept_in(places, chosen, nearest) for places in pictures)
+
+
+def _kept_in(places: Float64, chosen: Int64, nearest: Int64) -> float:
+    from scipy.spatial import cKDTree
+
+    near = cKDTree(places).query(places[chosen], _NEAREST + 1)[1]
+    shared = [
+        len(np.intersect1d(true, found[found != own][:_NEAREST]))
+        for own, true, found in zip(chosen, nearest, near, strict=True)
+    ]
     return float(np.mean(shared)) / _NEAREST
+
+
+def on_map(xy: NDArray[np.uint16], aspect: float = MAP_ASPECT) -> Float64:
+    """(K, 2) places of a map in units of its width, so that distances are those that one sees."""
+    return xy / 65535 * [1, 1 / aspect]
 
 
 def unrolled(points: Float64) -> NDArray[np.uint16]:
@@ -284,14 +349,6 @@ def unrolled(points: Float64) -> NDArray[np.uint16]:
     return np.rint(np.clip(scaled, 0, 1) * 65535).astype(np.uint16)
 
 
-def density(xy: NDArray[np.uint16], size: int) -> NDArray[np.uint8]:
-    """(size, size) how many points fall in each square of a map, on a log scale up to 255."""
-    cell = xy.astype(np.int64) * size // 65536
-    counted = np.bincount(cell[:, 1] * size + cell[:, 0], minlength=size * size)
-    scaled = np.log1p(counted) / max(np.log1p(counted.max()), 1e-9)
-    return np.rint(255 * scaled).astype(np.uint8).reshape(size, size)
-
-
 def sphere_arrays(sphere: Sphere) -> dict[str, NDArray[Any]]:
     """A sphere as named arrays, as the page and the cache read them."""
     return {
@@ -302,9 +359,3 @@ def sphere_arrays(sphere: Sphere) -> dict[str, NDArray[Any]]:
         **{f"lod_radius_{n}": radius for n, radius in sphere.level_radius.items()},
         "basis": sphere.axes[:3],
     }
-
-
-def map_arrays(sphere: Sphere) -> dict[str, NDArray[Any]]:
-    """The unrolled map as named arrays."""
-    xy = unrolled(sphere.points)
-    return {"xy": xy, "density": density(xy, 256), "density_1024": density(xy, 1024)}

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from exemplars.explorer import queries
+from exemplars.explorer.beside import Besides
+from exemplars.explorer.layouts import Layouts
 from exemplars.explorer.notes import Notes
 from exemplars.explorer.queries import Listed
 from exemplars.explorer.relations import Drifts, Members, add_parents
@@ -44,6 +46,8 @@ class Explorer:
         self.worker = Worker(load or _none)
         self._loads, self._model = load is not None, model
         self.drifts = Drifts()
+        self.besides = Besides()
+        self.layouts = Layouts()
         self.members = Members()
         self._listed: dict[str, tuple[int, Listed | None]] = {}
         self._runs: dict[str, Run] = {}
@@ -143,6 +147,8 @@ class Explorer:
         self._closing.set()
         self.worker.close()
         self.drifts.close()
+        self.besides.close()
+        self.layouts.close()
         for thread in self._threads:
             thread.join(timeout=2)
         for view in self.views.values():

@@ -40,7 +40,7 @@ from exemplars.store.folders import sha256_of, view_of
 
 _Made = TypeVar("_Made")
 
-SCHEMA = 3
+SCHEMA = 4
 """Of the files here; another number makes them all anew."""
 PARTS = ("cards", "sphere", "neighbours")
 """In the order in which they are prepared."""
@@ -141,6 +141,10 @@ class View:
         found: Sphere = self.part("sphere")
         return found
 
+    def file(self, name: str, write: Callable[[Path], None]) -> Path:
+        """A prepared file, kept under the fingerprint; `write` makes it if it is not there."""
+        return self._kept.file(name, write)
+
     def remembered(self, name: str, make: Callable[[], _Made]) -> _Made:
         """What `make` gives, made once: it must follow from the dictionary and the parts."""
         if name not in self._remembered:
@@ -220,7 +224,11 @@ class View:
 
         made = sphere.make_sphere(self.dictionary.exemplars, self.dictionary.counts)
         arrays = sphere.sphere_arrays(made) | {"axes": made.axes, "mean": made.mean}
-        about = {"variance": made.variance, "neighbours_kept": made.neighbours_kept}
+        about = {
+            "variance": made.variance,
+            "neighbours_kept": made.neighbours_kept,
+            "neighbours_kept_flat": made.neighbours_kept_flat,
+        }
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         save_file(arrays, new, {"about": json.dumps(about)})
 
@@ -382,6 +390,7 @@ def _read_sphere(path: Path) -> Sphere:
         mean=arrays["mean"],
         variance=about["variance"],
         neighbours_kept=about["neighbours_kept"],
+        neighbours_kept_flat=about["neighbours_kept_flat"],
     )
 
 

@@ -75,6 +75,11 @@ export class Window {
     return [across, across / this.aspect];
   }
 
+  /** Pixels that the width of the map takes. @param {View} view */
+  scale(view) {
+    return this.stretch(view)[0];
+  }
+
   drag(dx, dy, view) {
     const [sx, sy] = this.stretch(view);
     this.x -= dx / sx;

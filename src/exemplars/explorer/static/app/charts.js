@@ -26,7 +26,7 @@ const scale = (lo, hi, a, b, log) => {
 
 /** An SVG as wide as its place, so that its text has the size of the page's.
  * @param {{name: string, height: number, children: (width: number) => any}} props */
-function Plot({ name, height, class: more = "", children, ...rest }) {
+export function Plot({ name, height, class: more = "", children, ...rest }) {
   const ref = useRef(null);
   const [width, setWidth] = useState(0);
   useLayoutEffect(() => {
@@ -139,7 +139,7 @@ export function Shares({ parts, name, onPick }) {
 }
 
 /** Positions at least `gap` apart, as near as may be to where they should be. */
-function spread(wanted, gap, lo, hi) {
+export function spread(wanted, gap, lo, hi) {
   const order = wanted.map((v, i) => [v, i]).sort((a, b) => a[0] - b[0]);
   let last = -Infinity;
   const out = [];

@@ -2,19 +2,20 @@
 import { html, useEffect, useMemo, useState } from "app/html";
 import { getBinary, useGet, useLoaded } from "app/api";
 import { readSafetensors } from "app/safetensors";
-import { dictionaries, loadColumns, loadDictionary, select, selected } from "app/state";
+import { dictionaries, loadColumns, loadDictionary } from "app/state";
 import { href, route, setQuery } from "app/router";
 import { count, fixed, isNumber, percent, significant } from "app/format";
 import { Histogram, Scatter } from "app/charts";
 import { Badge, Choice, Empty, Figure, Loaded, Problem, Section, Waiting } from "app/ui";
 import { Name } from "app/card";
 import { plain } from "app/text";
-import { useColouring, useSphere } from "app/sphere-view";
-import { PictureBox } from "app/picture-box";
+import { WhereRegionsGo } from "app/alluvial";
+import { DriftSpheres, show } from "app/drift-spheres";
+import { matchesOf } from "app/matches";
 import { TokenStrip, lettered } from "app/tokens";
 import { CLIENT, useTrace } from "app/text-page";
 
-const KINDS = [["moved", "Moved"], ["dropped", "Dropped"], ["introduced", "Introduced"], ["kept", "Kept"]];
+const KINDS = [["", "All"], ["kept", "Kept"], ["moved", "Moved"], ["dropped", "Dropped"], ["introduced", "Introduced"]];
 
 export function DriftPage({ a, b }) {
   const both = useLoaded(`${a} ${b}`, () => Promise.all([loadDictionary(a), loadDictionary(b)]));
@@ -31,7 +32,9 @@ function Drift({ one, two, summary, asked }) {
     const { tensors } = readSafetensors(await getBinary(`/drift/columns?${asked}`));
     return Object.fromEntries(Object.entries(tensors).map(([name, t]) => [name, t.data]));
   });
-  const counts = useMemo(() => (columns.data ? recount(columns.data, cutoff, summary) : summary.counts), [columns.data, cutoff]);
+  const matches = useMemo(() => columns.data && matchesOf(columns.data, cutoff), [columns.data, cutoff]);
+  const counts = matches?.counts ?? summary.counts;
+  const kind = KINDS.some(([key]) => key === route.value.query.kind) ? route.value.query.kind : "";
   useEffect(() => {
     const timer = setTimeout(() => route.peek().path[0] === "drift" && setQuery({ cutoff }), 400);
     return () => clearTimeout(timer);
@@ -39,24 +42,14 @@ function Drift({ one, two, summary, asked }) {
   const titles = [one, two].map((x) => plain(x.title || x.slug, 50));
   return html`<div class="page"><header class="lead"><div><h1>Drift</h1><p class="note"><a href=${href(["d", one.slug])}>${titles[0]}</a> → <a href=${href(["d", two.slug])}>${titles[1]}</a> · <a href=${href(["drift", two.slug, one.slug])}>the other way round</a></p></div></header>
     <dl class="figures">${["kept", "moved", "dropped", "introduced"].map((k) => html`<${Figure} key=${k} name=${k} value=${count(counts[k])} note=${percent(counts[k] / (k === "introduced" ? summary.k_b : summary.k_a), 0)} />`)}<${Figure} name="cosine of the centres" value=${fixed(summary.comparable?.centre_cos, 3)} /><${Figure} name="θ" value=${fixed(summary.theta_a, 3)} note=${`→ ${fixed(summary.theta_b, 3)}`} /></dl>
-    <div class="controls"><label class="check">cosine that counts as the same <input type="range" min="0" max="1" step="0.01" value=${cutoff} onInput=${(e) => setCutoff(+e.currentTarget.value)} /> <output class="num">${fixed(cutoff)}</output></label><${Badge} title="How regions were matched">${plain(summary.method, 120)}</${Badge}>
+    <div class="controls"><label class="check">cosine that counts as the same <input type="range" min="0" max="1" step="0.01" value=${cutoff} onInput=${(e) => setCutoff(+e.currentTarget.value)} /> <output class="num">${fixed(cutoff)}</output></label><${Choice} label="Which regions" value=${kind} options=${KINDS} onChange=${(k) => setQuery({ kind: k || null })} /><${Badge} title="How regions were matched">${plain(summary.method, 120)}</${Badge}>
       ${(summary.comparable?.warnings ?? []).map((w, i) => html`<${Badge} key=${i} kind="caution">${plain(w, 300)}</${Badge}>`)}</div>
-    <div class="two even"><${Section} title="Cosine of each region to its best match" id="cosines" table=${() => cosineTable(columns.data)}>${() => html`<${Loaded} answer=${columns}>${(c) => html`<${Cosines} c=${c} cutoff=${cutoff} setCutoff=${setCutoff} />`}</${Loaded}>`}</${Section}>
-      <${Section} title="Cosine and members" id="scatter" note="matched pairs; up is more members">${() => html`<${Loaded} answer=${columns}>${(c) => html`<${Pairs} c=${c} one=${one} two=${two} cutoff=${cutoff} />`}</${Loaded}>`}</${Section}></div>
-    <${Section} title="Spheres" id="spheres" note="each in its own principal directions; a chosen region and its match are outlined in both">${() => html`<${Loaded} answer=${columns}>${(c) => html`<${Spheres} one=${one} two=${two} c=${c} titles=${titles} />`}</${Loaded}>`}</${Section}>
-    <${Changed} one=${one} two=${two} asked=${asked} cutoff=${cutoff} />
+    <div class="two even"><${Section} title="Cosine of each region to its best match" id="cosines" figure=${{ of: [one, two], name: "cosines", said: `All regions of A with members; the line is the cutoff ${fixed(cutoff)}` }} table=${() => cosineTable(columns.data)}>${() => html`<${Loaded} answer=${columns}>${(c) => html`<${Cosines} c=${c} cutoff=${cutoff} setCutoff=${setCutoff} />`}</${Loaded}>`}</${Section}>
+      <${Section} title="Cosine and members" id="scatter" note="matched pairs; up is more members" figure=${{ of: [one, two], name: "cosine-and-members", said: `Matched pairs, at most ${count(MOST)} of them; cutoff ${fixed(cutoff)}`, legend: [["#0072b2", "kept"], ["#c77c00", "moved"]] }}>${() => html`<${Loaded} answer=${columns}>${(c) => html`<${Pairs} c=${c} one=${one} two=${two} cutoff=${cutoff} />`}</${Loaded}>`}</${Section}></div>
+    <${Section} title="Spheres" id="spheres" note="both on A's principal directions; matched regions are outlined in both">${() => html`<${Loaded} answer=${columns}>${(c) => html`<${DriftSpheres} one=${one} two=${two} c=${c} matches=${matches} kind=${kind} titles=${titles} asked=${asked} />`}</${Loaded}>`}</${Section}>
+    <${WhereRegionsGo} asked=${asked} one=${one} two=${two} coarse=${(slug) => dictionaries.value.find((d) => d.slug === slug)?.title ?? slug} />
+    <${Changed} one=${one} two=${two} asked=${asked} cutoff=${cutoff} kind=${kind || "moved"} />
     <${SameText} one=${one} two=${two} titles=${titles} /></div>`;
-}
-
-/** kept: matched one to one, no farther than the cutoff; moved: matched, but farther. A pair no better than chance is none. */
-function recount(c, cutoff, summary) {
-  let kept = 0, moved = 0;
-  for (let i = 0; i < c.match_b.length; i++) {
-    if (c.match_b[i] < 0 || !(c.match_cos[i] > (c.match_chance?.[i] ?? -2))) continue;
-    if (c.match_cos[i] >= cutoff) kept++;
-    else moved++;
-  }
-  return { kept, moved, dropped: c.match_b.length - kept - moved, introduced: summary.k_b - kept - moved };
 }
 
 const binned = (values) => {
@@ -94,33 +87,14 @@ function Pairs({ c, one, two, cutoff }) {
     return out;
   }, [sizes.data, c, cutoff]);
   if (!points.length) return html`<${Empty}>No pair is matched one to one.</${Empty}>`;
-  return html`<${Scatter} points=${points} xName="cosine" yName="log₂ of the ratio of members" name="Cosine and change of members of matched regions" onPick=${(p) => select(one.slug, p.id)} height=${200} />`;
+  return html`<${Scatter} points=${points} xName="cosine" yName="log₂ of the ratio of members" name="Cosine and change of members of matched regions" onPick=${(p) => show(one.slug, p.id)} height=${200} />`;
 }
 
-/** Both spheres; what is chosen in one is outlined in the other. */
-function Spheres({ one, two, c, titles }) {
-  const a = useSphere(one), b = useSphere(two);
-  const columns = useLoaded(`${one.slug} ${two.slug}`, () => Promise.all([loadColumns(one), loadColumns(two)]));
-  const withMatch = useMemo(() => columns.data && [{ ...columns.data[0], match: c.cos_a }, { ...columns.data[1], match: c.cos_b }], [columns.data, c]);
-  const of = [useColouring(withMatch?.[0], "match"), useColouring(withMatch?.[1], "match")];
-  const chosen = selected.value;
-  useEffect(() => {
-    if (chosen?.d === one.slug) b.scene?.faces(c.match_b[chosen.id] >= 0 ? c.match_b[chosen.id] : c.best_b[chosen.id]);
-    if (chosen?.d === two.slug) a.scene?.faces(c.best_a[chosen.id]);
-  }, [chosen]);
-  if (a.error ?? b.error) return html`<${Problem} error=${a.error ?? b.error} />`;
-  if (!a.scene || !b.scene || !of[0] || !of[1]) return html`<${Waiting} />`;
-  const other = [chosen?.d === two.slug ? [c.best_a[chosen.id]] : [], chosen?.d === one.slug ? [c.match_b[chosen.id] >= 0 ? c.match_b[chosen.id] : c.best_b[chosen.id]] : []];
-  return html`<div class="two even">${[[one, a, of[0], titles[0]], [two, b, of[1], titles[1]]].map(([d, s, colour, title], k) => html`<figure key=${d.slug}><figcaption>${title} <small>coloured by cosine to the best match</small></figcaption><${PictureBox} d=${d} scene=${s.scene} colouring=${colour} passage=${other[k]} small list=${false} name=${`Sphere of ${title}`} /></figure>`)}</div>`;
-}
-
-function Changed({ one, two, asked, cutoff }) {
-  const [kind, setKind] = useState("moved");
+function Changed({ one, two, asked, cutoff, kind }) {
   const answer = useGet(`/drift/pairs?${asked}&cutoff=${cutoff}&kind=${kind}&_size=40`);
   const side = (d, x) => (x ? html`<a href=${href(["d", d.slug, "r", x.id])}><${Name} row=${x} /></a> <small>${x.id}, ${count(x.member_count)} members</small>` : html`<small>none</small>`);
-  return html`<${Section} title="Regions" id="pairs" table=${() => ({ head: ["from", "to", "cosine", "members ×"], rows: (answer.data?.rows ?? []).map((p) => [p.a?.id ?? "", p.b?.id ?? "", fixed(p.cosine, 3), isNumber(p.members_log_ratio) ? significant(Math.exp(p.members_log_ratio)) : ""]), numeric: [2, 3] })}>${() => html`
-    <div class="controls"><${Choice} label="Which" value=${kind} options=${KINDS} onChange=${setKind} /></div>
-    <${Loaded} answer=${answer}>${(x) => (x.rows.length ? html`<div class="scroll" tabindex="0" role="region" aria-label="Changed regions"><table><thead><tr><th scope="col">${plain(one.title || one.slug, 40)}</th><th scope="col">${plain(two.title || two.slug, 40)}</th><th scope="col" class="num">cosine</th><th scope="col" class="num">members</th></tr></thead><tbody>${x.rows.map((p, i) => html`<tr key=${i}><td>${side(one, p.a)}</td><td>${side(two, p.b)}</td><td class="num">${fixed(p.cosine, 3)}</td><td class="num">${isNumber(p.members_log_ratio) ? `×${significant(Math.exp(p.members_log_ratio), 2)}` : ""}</td></tr>`)}</tbody></table></div>` : html`<${Empty}>None at this cutoff.</${Empty}>`)}</${Loaded}>`}</${Section}>`;
+  return html`<${Section} title=${`Regions ${kind}`} id="pairs" note="those that changed most first" table=${() => ({ head: ["from", "to", "cosine", "members ×"], rows: (answer.data?.rows ?? []).map((p) => [p.a?.id ?? "", p.b?.id ?? "", fixed(p.cosine, 3), isNumber(p.members_log_ratio) ? significant(Math.exp(p.members_log_ratio)) : ""]), numeric: [2, 3] })}>${() => html`
+    <${Loaded} answer=${answer}>${(x) => (x.rows.length ? html`<div class="scroll" tabindex="0" role="region" aria-label="Changed regions"><table><thead><tr><th scope="col">${plain(one.title || one.slug, 40)}</th><th scope="col">${plain(two.title || two.slug, 40)}</th><th scope="col" class="num">cosine</th><th scope="col" class="num">members</th><th scope="col"><span class="unseen">Show in the spheres</span></th></tr></thead><tbody>${x.rows.map((p, i) => html`<tr key=${i}><td>${side(one, p.a)}</td><td>${side(two, p.b)}</td><td class="num">${fixed(p.cosine, 3)}</td><td class="num">${isNumber(p.members_log_ratio) ? `×${significant(Math.exp(p.members_log_ratio), 2)}` : ""}</td><td><button type="button" class="quiet" aria-label=${`Show region ${p.a?.id ?? p.b.id} of ${p.a ? "A" : "B"} in the spheres`} onClick=${() => show(p.a ? one.slug : two.slug, (p.a ?? p.b).id)}>show</button></td></tr>`)}</tbody></table></div>` : html`<${Empty}>None at this cutoff.</${Empty}>`)}</${Loaded}>`}</${Section}>`;
 }
 
 /** The same passage through both; tokens whose regions do not match are marked. */

@@ -31,6 +31,8 @@ export const COLUMNS = {
   lens_entropy: { name: "lens entropy", write: (x) => `${fixed(x, 2)} nats` },
   parent: { name: "coarser region", write: count },
   parent_share: { name: "share in coarser region", write: (x) => percent(x, 0) },
+  density: { name: "regions in a square", write: count, log: true },
+  match: { name: "cosine to the best match", write: (x) => fixed(x, 3) },
   nn1: { name: "nearest region", write: count },
   nn1_cos: { name: "cosine to nearest region", write: (x) => fixed(x, 3) },
 };

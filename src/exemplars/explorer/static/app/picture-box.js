@@ -10,13 +10,16 @@ import { count } from "app/format";
 import { Name } from "app/card";
 import { plain } from "app/text";
 import { falling } from "app/order";
+import { SaveButton, savePicture } from "app/figures";
 
 const NONE = [];
 
 /** @param {{d: any, scene: any, colouring: any, name: string, filter?: any, onCamera?: (text: string) => void, camera?: string,
  *   labels?: any, still?: boolean, small?: boolean, members?: ArrayLike<number>, passage?: number[], points?: number[][],
- *   onOver?: (id: number | null, gap: boolean) => void, onBox?: (ids: number[]) => void, children?: any, list?: boolean}} props */
-export function PictureBox({ d, scene, colouring, name, filter = null, onCamera, camera, labels, still = false, small = false, members, passage = NONE, points = NONE, onOver, onBox, onChoose, children, list = true }) {
+ *   counterpart?: (pointed: {d: string, id: number}) => number | null, onMove?: () => void,
+ *   figure?: any,
+ *   onOver?: (id: number | null, gap: boolean) => void, onArea?: (corners: number[][]) => void, tool?: string, area?: number[][] | null, children?: any, list?: boolean}} props */
+export function PictureBox({ d, scene, colouring, name, filter = null, onCamera, camera, labels, still = false, small = false, members, passage = NONE, points = NONE, onOver, onArea, tool = "pan", area = null, onChoose, onMove, counterpart = () => null, figure = small ? null : { of: d, name: scene.kind, said: name }, children, list = true }) {
   const canvas = useRef(null);
   const picture = useRef(/** @type {Picture | null} */ (null));
   const [state, setState] = useState(null);
@@ -25,10 +28,10 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
   const [rested, setRested] = useState(0);
   const broken = cannotDraw.value;
   const drawable = useMemo(() => gpu() !== null || broken !== null && /lost/.test(broken), [broken]);
-  const mine = (p) => (p?.d === d.slug ? p.id : null);
+  const mine = (p) => (p === null ? null : p.d === d.slug ? p.id : counterpart(p));
   const over = mine(hovered.value), chosen = mine(selected.value);
   const calls = useRef({});
-  calls.current = { onCamera, onOver, onBox, onChoose, labels };
+  calls.current = { onCamera, onOver, onArea, onChoose, onMove, labels };
 
   useLayoutEffect(() => {
     if (!drawable || !canvas.current) return undefined;
@@ -42,7 +45,8 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       onChoose: (id) => (calls.current.onChoose ? calls.current.onChoose(id) : select(d.slug, id)),
       onOpen: (id) => go(href(["d", d.slug, "r", id])),
       onCamera: (text) => calls.current.onCamera?.(text),
-      onBox: (ids) => calls.current.onBox?.(ids),
+      onMove: () => calls.current.onMove?.(),
+      onArea: (corners) => calls.current.onArea?.(corners),
       onState: (now) => setState((was) => (was?.shown === now.shown && was.complete === now.complete ? was : now)),
       onDrawn: (moving) => {
         if (calls.current.labels) setDrawn((n) => n + 1);
@@ -57,8 +61,9 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
   useEffect(() => { if (colouring) picture.current?.colourBy(colouring); }, [colouring, scene, drawable]);
   useEffect(() => { picture.current?.rethemed(); }, [dark.value]);
   useEffect(() => { picture.current?.filterBy(filter); }, [filter, scene, drawable]);
+  useEffect(() => { if (picture.current) picture.current.tool = tool; }, [tool, scene, drawable]);
   const pins = tray.value.filter((p) => p.d === d.slug).map((p) => p.id);
-  useEffect(() => { picture.current?.mark({ over, chosen, pins, passage, points, arcs: [] }); }, [over, chosen, String(pins), passage, points, scene, drawable]);
+  useEffect(() => { picture.current?.mark({ over, chosen, pins, passage, points, area, arcs: [] }); }, [over, chosen, String(pins), passage, points, area, scene, drawable]);
   useArcs(d, still ? null : over ?? chosen, picture);
 
   const key = (e) => {
@@ -77,8 +82,9 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       ${labels ? html`<${Labels} labels=${labels} scene=${scene} picture=${picture} drawn=${drawn} d=${d} />` : null}
       ${broken ? html`<p class="problem over">Cannot draw because ${broken}.</p>` : null}
       ${gap ? html`<p class="over note gap-note">outside every region</p>` : null}</div>
+    ${figure && !still ? html`<${SaveButton} what=${name} onSave=${() => savePicture(picture.current, figure, picture.current.placed)} />` : null}
     ${children}
-    ${colouring && !still && !small ? html`<${Legend} of=${colouring} />` : null}
+    ${colouring && !still && !small ? html`<${Legend} of=${scene.shown ?? colouring} />` : null}
     ${state && !still && state.shown < state.of ? html`<p class="status" role="status">${count(state.shown)} of ${count(state.of)} while moving</p>` : null}
     ${list && !still && !small ? html`<${InView} d=${d} scene=${scene} members=${members} picture=${picture.current} drawn=${rested} />` : null}</div>`;
 }
@@ -184,6 +190,7 @@ function Labels({ labels, scene, picture, drawn, d }) {
       taken.push(box);
       out.push({ ...label, text, at });
     }
+    p.placed = out;
     return out;
   }, [labels, scene, drawn, p]);
   return html`<div class="labels" aria-hidden="true">${placed.map((label) => html`<bdi key=${`${label.id}${label.text}`} dir="auto" translate="no" class=${label.named ? "named" : ""} style=${{ transform: `translate(${label.at[0].toFixed(1)}px, ${label.at[1].toFixed(1)}px) translate(-50%, -50%)` }}>${label.text}</bdi>`)}</div>`;

@@ -19,12 +19,14 @@ const FINE_IN_SOFTWARE = 4000;
 const REFINE = 250;
 
 /** @typedef {{onOver?: (id: number | null, gap: boolean) => void, onChoose?: (id: number | null) => void, onOpen?: (id: number) => void,
- *   onCamera?: (text: string) => void, onState?: (said: {shown: number, of: number, complete: boolean}) => void, onBox?: (ids: number[]) => void,
- *   onDrawn?: (moving: boolean) => void}} Listeners */
+ *   onCamera?: (text: string) => void, onState?: (said: {shown: number, of: number, complete: boolean}) => void, onArea?: (corners: number[][]) => void,
+ *   onDrawn?: (moving: boolean) => void, onMove?: () => void}} Listeners */
 
 export class Picture {
-  /** @param {HTMLCanvasElement} canvas @param {any} scene @param {Listeners} listeners */
-  constructor(canvas, scene, listeners = {}) {
+  /** @param {HTMLCanvasElement} canvas @param {any} scene @param {Listeners} listeners
+   * @param {number | null} [ratio] Pixels of the canvas to one of the page; null for those of the screen. */
+  constructor(canvas, scene, listeners = {}, ratio = null) {
+    this.fixedRatio = ratio;
     this.canvas = canvas;
     this.scene = scene;
     this.listeners = listeners;
@@ -53,7 +55,7 @@ export class Picture {
 
   fit() {
     const { width, height } = this.canvas.getBoundingClientRect();
-    this.ratio = Math.min(2, devicePixelRatio || 1);
+    this.ratio = this.fixedRatio ?? Math.min(2, devicePixelRatio || 1);
     this.width = Math.max(1, Math.round(width));
     this.height = Math.max(1, Math.round(height));
     const w = Math.round(this.width * this.ratio), h = Math.round(this.height * this.ratio);
@@ -104,9 +106,11 @@ export class Picture {
     });
   }
 
-  /** Called on every change of the camera; the exact picture follows when it rests. */
-  moved() {
+  /** Called on every change of the camera; the exact picture follows when it rests.
+   * @param {boolean} [told] By another picture that has the same camera, so that it knows. */
+  moved(told = false) {
     this.moving = true;
+    if (!told) this.listeners.onMove?.();
     clearTimeout(this.rest);
     this.rest = setTimeout(() => {
       this.moving = false;
@@ -147,7 +151,7 @@ export class Picture {
     this.coloured = started;
     const quick = card.software && this.fine === 2 && !this.refining;
     this.refining = false;
-    const theme = themeColours();
+    const theme = themeColours(this.canvas);
     this.drawColours(card, !quick && this.fine === 2, theme);
     this.overlay(theme);
     clearTimeout(this.later);
@@ -203,7 +207,7 @@ export class Picture {
   }
 
   /** @param {boolean} four Samples of a pixel of the canvas, or one. */
-  drawColours(card, four, theme = themeColours()) {
+  drawColours(card, four, theme = themeColours(this.canvas)) {
     const { gl } = card;
     if (this.fresh) this.styles = card.texels("style", this.style(theme), this.styles);
     this.fresh = false;
@@ -219,7 +223,12 @@ export class Picture {
     gl.bindVertexArray(card.empty);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
     this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    this.context.drawImage(card.canvas, 0, card.canvas.height - height, width, height, 0, 0, this.canvas.width, this.canvas.height);
+    this.context.save();
+    this.context.scale(this.ratio, this.ratio);
+    this.scene.outline?.(this.context, this.view); // what is drawn ends there
+    if (this.scene.paint) this.scene.paint(this.context, this.view, this.filter);
+    else this.context.drawImage(card.canvas, 0, card.canvas.height - height, width, height, 0, 0, this.width, this.height);
+    this.context.restore();
   }
 
   /** Two words for each region, as the shader reads them. */
@@ -236,7 +245,7 @@ export class Picture {
   }
 
   /** Arcs to the true neighbours, dots of a passage, and marks: on the copy, so they cost nothing. */
-  overlay(theme = themeColours()) {
+  overlay(theme = themeColours(this.canvas)) {
     const { context: c, scene, view, ratio } = this;
     const [ink, paper, accent] = [theme.ink, theme.paper, theme.accent].map(rgb);
     c.save();
@@ -280,6 +289,8 @@ export class Picture {
     }
     for (const id of this.marks.passage) dot(c, scene.place(id, view), 3.2, paper, ink);
     for (const g of this.marks.points ?? []) dot(c, scene.placeOf?.(g, view), 4, accent, paper);
+    if (scene.paint) for (const id of [this.marks.chosen, this.marks.over]) if (id !== null) dot(c, scene.place(id, view), 5, id === this.marks.chosen ? accent : ink, paper);
+    for (const area of [this.marks.area?.map((p) => scene.placeOf(p, view)), this.drawing]) outlined(c, area, ink, paper);
     c.restore();
   }
 
@@ -304,7 +315,7 @@ export class Picture {
     if (!card || !target || this.made !== generation.peek()) return null;
     const per = this.ratio * this.fine;
     const px = GUARD + Math.floor(x * per), py = target.height - 1 - GUARD - Math.floor(y * per);
-    if (px < 0 || py < 0 || px >= target.width || py >= target.height) return null;
+    if (px < 0 || py < 0 || px >= target.width || py >= target.height || this.scene.beyond?.([x, y], this.view)) return null;
     const id = card.read(target, px, py);
     return id === 0 ? null : id === GAP ? "gap" : id - 1;
   }
@@ -324,7 +335,7 @@ export class Picture {
     };
     /** @type {Map<number, number[]>} */
     const held = new Map();
-    let travelled = 0, box = null;
+    let travelled = 0, from = null;
     const over = (e) => {
       if (this.hovering) return;
       const at = place(e);
@@ -338,7 +349,8 @@ export class Picture {
       canvas.setPointerCapture(e.pointerId);
       held.set(e.pointerId, place(e));
       travelled = 0;
-      box = e.shiftKey && this.scene.within ? place(e) : null;
+      from = this.scene.under && (e.shiftKey || this.tool === "rectangle" || this.tool === "lasso") ? place(e) : null;
+      this.drawing = from && this.tool === "lasso" ? [from] : null;
     });
     this.on("pointermove", (e) => {
       const before = held.get(e.pointerId);
@@ -348,8 +360,10 @@ export class Picture {
       }
       const now = place(e);
       travelled += Math.hypot(now[0] - before[0], now[1] - before[1]);
-      if (box) {
-        this.marks.box = [...box, ...now];
+      if (from) {
+        if (this.tool === "lasso") this.drawing = [...this.drawing, now];
+        else this.drawing = [from, [now[0], from[1]], now, [from[0], now[1]]];
+        this.restyle();
       } else if (held.size === 2) {
         const other = [...held].find(([id]) => id !== e.pointerId)[1];
         const was = Math.hypot(before[0] - other[0], before[1] - other[1]), is = Math.hypot(now[0] - other[0], now[1] - other[1]);
@@ -363,14 +377,14 @@ export class Picture {
     });
     const up = (e) => {
       if (!held.delete(e.pointerId)) return;
-      if (box && travelled > 3) {
-        const end = place(e);
-        this.listeners.onBox?.(this.scene.within([Math.min(box[0], end[0]), Math.min(box[1], end[1]), Math.max(box[0], end[0]), Math.max(box[1], end[1])], this.view));
+      if (from && travelled > 3) {
+        if (e.type === "pointerup") this.listeners.onArea?.(this.drawing.map((p) => this.scene.under(p, this.view)));
       } else if (travelled <= 3 && e.type === "pointerup") {
         const found = this.pick(...place(e));
         this.listeners.onChoose?.(typeof found === "number" ? found : null);
       }
-      box = null;
+      from = this.drawing = null;
+      this.restyle();
     };
     this.on("pointerup", up);
     this.on("pointercancel", up);
@@ -451,6 +465,21 @@ function straight(scene, a, b, view) {
   return a === null ? null : [[...scene.place(a, view), true], [...scene.place(b, view), true]];
 }
 
+/** A closed line, seen on any colour. */
+function outlined(c, corners, ink, paper) {
+  if (!corners?.length) return;
+  c.beginPath();
+  corners.forEach(([x, y], i) => (i ? c.lineTo(x, y) : c.moveTo(x, y)));
+  c.closePath();
+  for (const [width, style, dash] of [[3, paper, []], [1.5, ink, [5, 4]]]) {
+    c.setLineDash(dash);
+    c.lineWidth = width;
+    c.strokeStyle = style;
+    c.stroke();
+  }
+  c.setLineDash([]);
+}
+
 function dot(c, at, radius, fill, edge) {
   if (!at) return;
   c.beginPath();
@@ -464,9 +493,9 @@ function dot(c, at, radius, fill, edge) {
 
 const rgb = (c) => `rgb(${c.map((v) => Math.round(v * 255)).join(" ")})`;
 
-/** The theme's custom properties, as numbers in 0..1. */
-function themeColours() {
-  const style = getComputedStyle(document.documentElement);
+/** The custom properties that hold where a canvas stands, as numbers in 0..1. */
+function themeColours(canvas) {
+  const style = getComputedStyle(canvas);
   const read = (name) => {
     const hex = style.getPropertyValue(name).trim();
     return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);

@@ -70,7 +70,7 @@ function Page({ d, row }) {
     <div class="two"><div class="col">
       <${Section} title="Exemplar in context" id="exemplar" note=${place(row.exemplar)}>${() => html`<p class="passage"><${Context} ...${row.exemplar?.context ?? row.context ?? {}} around=${400} lines /></p>`}</${Section}>
       <${Members} d=${d} row=${row} path=${at("members")} onMark=${setMark} />
-      <${Distances} path=${at("histogram")} mark=${mark} row=${row} />
+      <${Distances} d=${d} path=${at("histogram")} mark=${mark} row=${row} />
       <${Neighbours} d=${d} row=${row} path=${at("neighbours")} />
     </div><div class="col slim">
       <${Section} title="Portrait" id="portrait" note="exact local slice">${() => html`<${Portrait} d=${d} id=${row.id} />`}</${Section}>
@@ -106,10 +106,10 @@ function Members({ d, row, path, onMark }) {
         <a class="quiet hoverable" href=${href(["d", d.slug, "text"], { q: String(m.text ?? "").slice(0, 600) })}>live text</a></li>`)}</ol>` : html`<${Empty}>No member of this kind has its text kept.</${Empty}>`}</${Loaded}>`}</${Section}>`;
 }
 
-function Distances({ path, mark, row }) {
+function Distances({ d, path, mark, row }) {
   const answer = useGet(path);
   const h = answer.data;
-  return html`<${Section} title="Distances" id="distances" note="of all members to the exemplar"
+  return html`<${Section} title="Distances" id="distances" note="of all members to the exemplar" figure=${{ of: d, name: `distances-${row.id}`, said: `Distances of the ${count(row.member_count)} members of region ${row.id} (${nameOf(row)}) to its exemplar, in θ` }}
     table=${() => ({ head: ["from θ", "to θ", "members"], rows: (h?.counts ?? []).map((n, i) => [fixed(h.bins[i], 3), fixed(h.bins[i + 1], 3), count(n)]), numeric: [0, 1, 2] })}>${() => html`
     <${Loaded} answer=${answer}>${() => html`<${Histogram} bins=${h.bins} counts=${h.counts} mark=${1} markName="θ" at=${mark} unit="θ" name=${`Distances of ${count(row.member_count)} members to the exemplar, in θ`} />`}</${Loaded}>`}</${Section}>`;
 }

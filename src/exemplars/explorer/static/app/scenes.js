@@ -88,14 +88,14 @@ class Level {
     const { gl } = gpu;
     const large = Math.min(to, this.wider((gpu.mostPoint - 2) / (2 * uniforms.scale)));
     if (large > from) {
-      gpu.use("quads", uniforms);
+      gpu.use(uniforms.flat ? "flatQuads" : "quads", uniforms);
       gl.bindVertexArray(this.quads);
       this.attributes(gl, from);
       gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, large - from);
     }
     const start = Math.max(from, large);
     if (to > start) {
-      gpu.use("points", uniforms);
+      gpu.use(uniforms.flat ? "flatPoints" : "points", uniforms);
       gl.bindVertexArray(this.points);
       gl.drawArrays(gl.POINTS, start, to - start);
     }
@@ -108,11 +108,12 @@ export class SphereScene {
   walls = true;
   wallWidth = 0;
 
-  /** @param {Record<string, {data: any}>} tensors Of GET sphere. @param {number} k */
-  constructor(tensors, k) {
+  /** @param {Record<string, {data: any}>} tensors Of GET sphere. @param {number} k
+   * @param {Float32Array} [xyz] (3k) Places, where the codes of the sphere are not. */
+  constructor(tensors, k, xyz = decodeOctahedral(tensors.oct.data)) {
     this.k = k;
     this.camera = new Turn();
-    this.xyz = decodeOctahedral(tensors.oct.data);
+    this.xyz = xyz;
     const order = tensors.lod_order?.data;
     this.levels = [];
     for (const n of [2000, 20000]) {
@@ -163,7 +164,7 @@ export class SphereScene {
   }
 }
 
-function placed(camera, g, view, span = 0) {
+export function placed(camera, g, view, span = 0) {
   const p = apply(camera.matrix, g), s = camera.scale(view);
   if (span > 0) {
     const angle = Math.acos(Math.max(-1, Math.min(1, p[2]))), flat = Math.hypot(p[0], p[1]) || 1, r = (angle / span) * s;
@@ -209,18 +210,16 @@ export class SliceScene {
     return this.centres.get(id) ?? (cell ? cell.cap?.slice(0, 3) ?? unit(cell.p) : null);
   }
 
-  geometry(gpu, made) {
-    if (this.made !== made) {
-      this.made = made;
-      this.rowTexture = gpu.texels("vec4", this.rows);
-      this.capTexture = gpu.texels("vec4", this.caps);
-    }
-    return this.capTexture;
+  upload(gpu, made) {
+    if (this.made === made) return;
+    this.made = made;
+    this.rowTexture = gpu.texels("vec4", this.rows);
+    this.capTexture = gpu.texels("vec4", this.caps);
   }
 
   draw(gpu, made, uniforms) {
     const { gl } = gpu;
-    this.geometry(gpu, made);
+    this.upload(gpu, made);
     gpu.use("slice", { ...uniforms, cover: this.cover, most: this.most, span: this.span }, { geometry: this.capTexture, rows: this.rowTexture });
     gl.bindVertexArray(gpu.empty);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.cells.length);
@@ -270,25 +269,22 @@ export class MapScene {
     return 1;
   }
 
-  geometry(gpu, made) {
-    if (this.made !== made) {
-      const { gl } = gpu;
-      this.made = made;
-      this.texture = gpu.texels("vec4", new Float32Array(4));
-      this.array = gl.createVertexArray();
-      gl.bindVertexArray(this.array);
-      [[this.xy, 2], [this.widths.map((w) => this.base * (0.55 + 3.2 * w)), 1]].forEach(([data, n], slot) => {
-        gpu.buffer(data);
-        gl.enableVertexAttribArray(slot);
-        gl.vertexAttribPointer(slot, n, gl.FLOAT, false, 0, 0);
-      });
-    }
-    return this.texture;
+  upload(gpu, made) {
+    if (this.made === made) return;
+    const { gl } = gpu;
+    this.made = made;
+    this.array = gl.createVertexArray();
+    gl.bindVertexArray(this.array);
+    [[this.xy, 2], [this.widths.map((w) => this.base * (0.55 + 3.2 * w)), 1]].forEach(([data, n], slot) => {
+      gpu.buffer(data);
+      gl.enableVertexAttribArray(slot);
+      gl.vertexAttribPointer(slot, n, gl.FLOAT, false, 0, 0);
+    });
   }
 
   draw(gpu, made, { size, fine, guard, view }) {
     const { gl } = gpu;
-    this.geometry(gpu, made);
+    this.upload(gpu, made);
     const [sx, sy] = this.camera.stretch(view);
     const middle = [guard + fine * (view.width / 2 - this.camera.x * sx), guard + fine * (view.height / 2 - (1 - this.camera.y) * sy)];
     gpu.use("discs", { size, middle, stretch: [sx * fine, sy * fine], grow: fine * Math.min(3, this.camera.zoom ** 0.45) });
@@ -312,13 +308,9 @@ export class MapScene {
     this.camera.y = 1 - this.xy[2 * id + 1];
   }
 
-  /** Regions in a rectangle of the view. */
-  within([x0, y0, x1, y1], view) {
-    const out = [];
-    for (let id = 0; id < this.k; id++) {
-      const [x, y] = this.place(id, view);
-      if (x >= x0 && x <= x1 && y >= y0 && y <= y1) out.push(id);
-    }
-    return out;
+  /** Where on the map a point of the view lies; the map is 0 to 1 each way. */
+  under([x, y], view) {
+    const [sx, sy] = this.camera.stretch(view);
+    return [this.camera.x + (x - view.width / 2) / sx, this.camera.y + (y - view.height / 2) / sy];
   }
 }

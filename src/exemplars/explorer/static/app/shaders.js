@@ -52,6 +52,35 @@ void main(){id=uint(gl_VertexID);w=clamp(width*grow,2.,40.);vec2 p=middle+xy*str
 void main(){vec2 d=(gl_PointCoord-.5)*(w+1.);if(dot(d,d)>w*w*.25)discard;o=id+1u;}`,
 };
 
+/** Cells of a map: as on the ball, in the plane. */
+const IN_PLANE = `uniform vec2 middle;uniform float scale;uniform vec2 size;
+vec4 clip(vec2 pixel){return vec4(pixel/size*2.-1.,0.,1.);}`;
+const NEAREST_IN_PLANE = `flat in vec2 centre;flat in float reach;flat in uint id;out uint o;
+void main(){float d=distance((gl_FragCoord.xy-middle)/scale,centre);if(d>reach)discard;gl_FragDepth=d*.4;o=id+1u;}`;
+const PLACE_IN_PLANE = `flat out vec2 centre;flat out float reach;flat out uint id;
+bool place(vec4 g){centre=g.xy;reach=g.w*1.0005+2e-6;vec2 p=middle+centre*scale;float w=reach*scale+1.;
+return g.w<=0.||any(lessThan(p,vec2(-w)))||any(greaterThan(p,size+w));}
+`;
+const flatPoints = {
+  vertex: `layout(location=0) in vec4 g;layout(location=1) in uint slot;${IN_PLANE}${PLACE_IN_PLANE}
+void main(){id=slot;bool off=place(g);gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+centre*scale);gl_PointSize=2.*reach*scale+1.;}`,
+  fragment: IN_PLANE + NEAREST_IN_PLANE,
+};
+const flatQuads = {
+  vertex: `layout(location=0) in vec4 g;layout(location=1) in uint slot;${IN_PLANE}${PLACE_IN_PLANE}
+void main(){id=slot;bool off=place(g);
+vec2 corner=vec2(gl_VertexID&1,(gl_VertexID>>1)&1)*2.-1.;gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+(centre+corner*reach)*scale);}`,
+  fragment: IN_PLANE + NEAREST_IN_PLANE,
+};
+
+/** Dots on the ball, on their way from one place to another; the small before the large. */
+const dots = {
+  vertex: `layout(location=0) in vec3 a;layout(location=1) in vec3 b;layout(location=2) in vec2 widths;uniform mat3 turn;uniform vec2 middle;uniform float scale;uniform vec2 size;uniform float t;uniform float grow;flat out uint id;flat out float w;
+void main(){id=uint(gl_VertexID);vec3 p=mix(a,b,t);float n=length(p);p=turn*(n>1e-4?p/n:a);w=min(mix(widths.x,widths.y,t)*grow,60.);
+bool off=p.z<0.||w<.6;gl_Position=off?vec4(2.,2.,2.,1.):vec4((middle+p.xy*scale)/size*2.-1.,w/64.*2.-1.,1.);gl_PointSize=w+1.;}`,
+  fragment: discs.fragment,
+};
+
 const fill = `void main(){vec2 p=vec2((gl_VertexID<<1)&2,gl_VertexID&2)*2.-1.;gl_Position=vec4(p,0.,1.);}`;
 
 /** Second pass: ids to colours, walls, marks. Nothing here touches the geometry. A region's style is two
@@ -86,5 +115,5 @@ const resolve4 = {
  for(int j=0;j<2;j++)for(int k=0;k<2;k++)sum+=shade(p*2+guard+ivec2(k,j));o=sum*.25;}`,
 };
 
-export const SOURCES = Object.fromEntries(Object.entries({ points, quads, slice, discs, resolve, resolve4 })
+export const SOURCES = Object.fromEntries(Object.entries({ points, quads, slice, discs, flatPoints, flatQuads, dots, resolve, resolve4 })
   .map(([name, s]) => [name, { vertex: HEAD + s.vertex, fragment: HEAD + s.fragment }]));

@@ -69,7 +69,7 @@ function Drawn({ d, slice, of, id, columns }) {
     else slice.scene.faces(id);
   }, [slice.scene]);
   const labels = useMemo(() => sliceLabels(slice.data), [slice.data]);
-  return html`<${PictureBox} d=${d} scene=${slice.scene} colouring=${of} name=${`Exact slice around region ${id}, unrolled: the distance from the middle is the angle`} small list=${false} labels=${labels} members=${columns.member_count}>
+  return html`<${PictureBox} d=${d} scene=${slice.scene} colouring=${of} name=${`Exact slice around region ${id}, unrolled: the distance from the middle is the angle`} small list=${false} labels=${labels} members=${columns.member_count} figure=${{ of: d, name: `portrait-${id}`, said: `Exact slice around region ${id}, unrolled: the distance from the middle is the angle; dashed: θ; hatched: outside every region` }}>
     <p class="badges"><${Coverage} answer=${slice.data} /></p>
     <p class="note">Unrolled about the exemplar: the distance from the middle is the angle to it. Dashed: θ. Hatched: outside every region.</p></${PictureBox}>`;
 }

@@ -6,7 +6,7 @@ import { route, setQuery } from "app/router";
 import { columnName, count, percent, plural } from "app/format";
 import { COLOURS } from "app/colour";
 import { useColumns } from "app/dictionary";
-import { Fidelity, useColouring, useSphere } from "app/sphere-view";
+import { Fidelity, fidelityText, useColouring, useSphere } from "app/sphere-view";
 import { Coverage, sliceLabels, useSlice } from "app/slice-view";
 import { PictureBox } from "app/picture-box";
 import { Badge, Choice, CopyButton, Problem, Select, Table, Waiting } from "app/ui";
@@ -16,7 +16,7 @@ import { plain } from "app/text";
 /** The regions that the query in the address keeps bright, asked for as numbers only. */
 export function useFilter(d) {
   const { query } = route.value;
-  const kept = Object.entries(query).filter(([name]) => name.includes("__") || name === "_search");
+  const kept = Object.entries(query).filter(([name]) => name.includes("__") || name === "_search" || name === "ids");
   const text = kept.length ? new URLSearchParams(kept).toString() : null;
   const answer = useLoaded(text === null ? null : `${d.slug}?${text}`, async () =>
     new Uint32Array(await getBinary(`/d/${encodeURIComponent(d.slug)}/regions?${text}&view=ids`)));
@@ -67,7 +67,7 @@ function Projected({ d, of, columns, filter, query }) {
   if (!sphere.scene) return html`<${Waiting} what="Loading the sphere" />`;
   const over = hovered.value?.d === d.slug ? hovered.value.id : null;
   const together = over === null ? 1 : sphere.scene.together(over);
-  return html`<${PictureBox} d=${d} scene=${sphere.scene} colouring=${of} filter=${filter.ids} camera=${query.cam} onCamera=${(cam) => setQuery({ cam })} members=${columns.member_count} name=${`PCA picture of ${plural(d.k, "region")}`}>
+  return html`<${PictureBox} d=${d} scene=${sphere.scene} colouring=${of} filter=${filter.ids} camera=${query.cam} onCamera=${(cam) => setQuery({ cam })} members=${columns.member_count} name=${`PCA picture of ${plural(d.k, "region")}`} figure=${{ of: d, name: "sphere", said: `PCA picture of ${plural(d.k, "region")}: ${fidelityText(sphere.data.about)}` }}>
     <p class="badges"><${Fidelity} about=${sphere.data.about} />${together > 1 ? html`<${Badge}>${together} regions here</${Badge}>` : null}<span class="note">Arcs lead to the true nearest regions.</span></p></${PictureBox}>`;
 }
 
@@ -78,7 +78,7 @@ function Slice({ d, basis, of, columns, filter, query }) {
   const points = useMemo(() => (slice.data?.marks ?? []).map((m) => m.y), [slice.data]);
   if (slice.error) return html`<div class="picture undrawn"><${Problem} error=${slice.error} /></div>`;
   if (!slice.scene) return html`<${Waiting} what="Cutting the partition" />`;
-  return html`<${PictureBox} d=${d} scene=${slice.scene} colouring=${of} filter=${filter.ids} camera=${query.cam} onCamera=${(cam) => setQuery({ cam })} members=${columns.member_count} labels=${labels} points=${points} name=${`Exact slice, ${slice.data.cells.length} regions`}>
+  return html`<${PictureBox} d=${d} scene=${slice.scene} colouring=${of} filter=${filter.ids} camera=${query.cam} onCamera=${(cam) => setQuery({ cam })} members=${columns.member_count} labels=${labels} points=${points} name=${`Exact slice, ${slice.data.cells.length} regions`} figure=${{ of: d, name: "slice", said: `Exact slice through ${plural(slice.data.cells.length, "region")} of ${count(d.k)}: ${percent(slice.data.covered_fraction, 0)} inside θ, the rest hatched` }}>
     <p class="badges"><${Coverage} answer=${slice.data} /><span class="note">${slice.data.title ? plain(slice.data.title, 100) + ". " : ""}${plural(slice.data.cells.length, "region")} of ${count(d.k)} meet it. Hatched: outside every region.</span>
       <button type="button" class="quiet" aria-pressed=${tabular} onClick=${() => setTabular(!tabular)}>as table</button></p>
     ${tabular ? html`<div class="sheet"><${Table} caption="Regions of the slice" head=${["region", "name", "share of the slice"]} numeric=${[0, 2]} rows=${(slice.data.area_fraction ?? []).map((a) => [html`<a href=${`#/d/${encodeURIComponent(d.slug)}/r/${a.id}`}>${a.id}</a>`, plain(slice.data.labels?.find((l) => l.id === a.id)?.text ?? "", 40), percent(a.f, 2)])} /></div>` : null}</${PictureBox}>`;

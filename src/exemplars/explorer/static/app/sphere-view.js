@@ -49,11 +49,14 @@ export function useColouring(columns, wanted) {
   }, [columns, wanted]);
 }
 
-/** How far the picture keeps what is true in all dimensions. */
-export function Fidelity({ about }) {
+/** How far the picture keeps what is true in all dimensions, in words. */
+export const fidelityText = (about, what = "projected") => [what,
+  about?.nn10 === null || about?.nn10 === undefined ? "" : `keeps ${percent(about.nn10, 0)} of 10 nearest`,
+  about?.variance === null || about?.variance === undefined ? "" : `${percent(about.variance, 0)} of variance`].filter(Boolean).join(" · ");
+
+export function Fidelity({ about, what }) {
   if (!about) return null;
-  return html`<${Badge} kind="caution" title="A picture of three principal directions. Cells are those of the projected exemplars, not of the partition; the share says how many of the ten true nearest regions are still among the ten nearest here.">projected${
-    about.nn10 === null || about.nn10 === undefined ? "" : ` · keeps ${percent(about.nn10, 0)} of 10 nearest`}${about.variance === null || about.variance === undefined ? "" : ` · ${percent(about.variance, 0)} of variance`}</${Badge}>`;
+  return html`<${Badge} kind="caution" title="A picture of three principal directions. Cells are those of the projected exemplars, not of the partition; the share says how many of the ten true nearest regions are still among the ten nearest here.">${fidelityText(about, what)}</${Badge}>`;
 }
 
 /** A still picture for a card, drawn when it comes into view. */

@@ -79,7 +79,10 @@ export const dark = signal(false);
 export const lastList = signal({ d: null, ids: [] });
 
 const system = matchMedia("(prefers-color-scheme: dark)");
-export const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const stillness = matchMedia("(prefers-reduced-motion: reduce)");
+/** Whether the reader asked for no motion. */
+export const calm = signal(stillness.matches);
+stillness.addEventListener("change", () => { calm.value = stillness.matches; });
 
 export function startTheme() {
   const apply = () => {

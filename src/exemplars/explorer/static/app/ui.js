@@ -2,6 +2,7 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "app/html";
 import { announced } from "app/state";
 import { href } from "app/router";
+import { SaveButton, saveChart } from "app/figures";
 
 const ICONS = {
   search: "M10.5 10.5 14 14M12 7A5 5 0 1 1 2 7a5 5 0 0 1 10 0Z",
@@ -74,8 +75,8 @@ export function CopyButton({ label, text }) {
   return html`<button type="button" class="quiet" onClick=${copy}>${done ? "Copied" : label}</button>`;
 }
 
-/** Plain text of a table, for pasting into a sheet. */
-export const asTsv = (table) => [table.head, ...table.rows].map((r) => r.map((c) => String(c ?? "").replace(/[\t\n\r]/g, " ")).join("\t")).join("\n");
+/** Plain text of a table, for pasting into a sheet; `plain` are its rows where cells are elements. */
+export const asTsv = (table) => [table.head, ...(table.plain ?? table.rows)].map((r) => r.map((c) => String(c ?? "").replace(/[\t\n\r]/g, " ")).join("\t")).join("\n");
 
 /** A table. `head` are names; cells are text or elements; `numeric` names columns by index. */
 export function Table({ caption, head, rows, numeric = [], class: more = "" }) {
@@ -88,8 +89,8 @@ export function Table({ caption, head, rows, numeric = [], class: more = "" }) {
 
 /** A titled part of a page. It is made when it comes near the window, and can be read as a table.
  * @param {{title: string, id: string, table?: () => {head: string[], rows: any[][], numeric?: number[]}, children: any}} props
- *   `children` is a function, called when the section is near. */
-export function Section({ title, id, note, table, actions, open = true, children }) {
+ *   `children` is a function, called when the section is near; `figure` says what is saved of its chart. */
+export function Section({ title, id, note, table, figure, actions, open = true, children }) {
   const ref = useRef(null);
   const [near, setNear] = useState(false);
   const [tabular, setTabular] = useState(false);
@@ -112,6 +113,7 @@ export function Section({ title, id, note, table, actions, open = true, children
     <header><h2 id=${`h-${id}`}>${title}</h2>${note ? html`<span class="note">${note}</span>` : null}<span class="spring" />${near ? actions : null}
       ${table && near ? html`<button type="button" class="quiet" aria-pressed=${tabular} onClick=${() => setTabular(!tabular)}>as table</button>
         <${CopyButton} label="copy" text=${() => asTsv(table())} />` : null}
+      ${figure && near && !made ? html`<${SaveButton} what=${title} onSave=${() => saveChart(ref.current, figure)} />` : null}
     </header>
     ${made ? html`<${Table} caption=${title} ...${made} />` : near && open ? children() : html`<div class="unmade" />`}
   </section>`;
