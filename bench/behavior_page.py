@@ -167,10 +167,9 @@ def short_name(setting: str) -> str:
 def latest(found: Sequence[Row]) -> list[Row]:
     """From the last run of each stage on: a stage begins with its unedited model."""
     kept: dict[str, list[Row]] = {}
-    stage = ""
     for row in found:
+        stage = row["what"].split()[0]
         if row["what"].endswith("unedited"):
-            stage = row["what"].split()[0]
             kept[stage] = []
         kept.setdefault(stage, []).append(row)
     return [row for several in kept.values() for row in several]

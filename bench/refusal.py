@@ -2,7 +2,8 @@
 
     python bench/refusal.py validate     layers, percentiles and methods, on validation prompts
     python bench/refusal.py more         what the first round left: inside regions, spans, layers
-    python bench/refusal.py test         the chosen, the published, and nulls, over five orders
+    python bench/refusal.py test         what each round chose, the published, and nulls, over
+                                         five orders
 
 Of ../shared/data/refusal. harmful_train[:160] builds and selects, harmful_val chooses layer,
 percentile and method, harmful_train[160:] tests; harmless_val likewise, in thirds. Answers are
@@ -279,8 +280,9 @@ def validate(of: Study, layers: Sequence[int] | None) -> None:
 def more(of: Study) -> None:
     """The second round, beside the rows of the first."""
     judged = Validation(of)
+    by_name = {s.name: s for best in settings() for s in (best, *near(best), *untried())}
     for row in every("validation"):
-        judged.found.setdefault(Setting(**row["chosen"]), []).append(row)
+        judged.found.setdefault(by_name[row["setting"]], []).append(row)
     for setting in untried():
         judged.judge(setting, VALIDATION_SEEDS[0])
     judged.choose()
@@ -291,25 +293,32 @@ def left(several: Sequence[dict]) -> float:
     return float(np.mean([row["behaving"]["share"] for row in several]))
 
 
-def test(of: Study, chosen: Setting) -> None:
-    """The chosen setting and the published procedure over five orders, with every null."""
-    published = Setting(chosen.layer, PUBLISHED["p"], "exemplar", rule="rate", rows="published")
+def test(of: Study) -> None:
+    """What each round chose and the published procedure over five orders, with every null.
+
+    What has rows already is not run again.
+    """
+    choices = list(dict.fromkeys(Setting(**r["chosen"]) for r in every("validation choice")))
+    published = Setting(choices[0].layer, PUBLISHED["p"], "exemplar", rule="rate", rows="published")
+    names = ("chosen", *(f"chosen in round {n}" for n in range(2, len(choices) + 1)))
     measure = of.measure("test", TEST_TOKENS)
-    base = measure.outcome(study.Condition(study.UNEDITED, 0, -1))
+    base = _plain(measure.outcome(study.Condition(study.UNEDITED, 0, -1)))
     reference = measure.reference_perplexity()
-    results.write(
-        "refusal", what="test unedited", tokens=TEST_TOKENS, reference_perplexity=reference,
-        **_plain(base),
-    )  # fmt: skip
-    for setting in (chosen, published):
-        name = "published procedure" if setting is published else "chosen"
+    if not every("test unedited"):
+        results.write(
+            "refusal", what="test unedited", tokens=TEST_TOKENS, reference_perplexity=reference,
+            **base,
+        )  # fmt: skip
+    for name, setting in (*zip(names, choices, strict=True), ("published procedure", published)):
+        known = {(row["seed"], row["method"]) for row in every(f"test {name}")}
         for seed in TEST_SEEDS:
-            conditions = test_conditions(of, setting, seed)
-            for condition in conditions:
+            for condition in test_conditions(of, setting, seed):
+                if (seed, condition.method) in known:
+                    continue
                 row = _plain(measure.outcome(condition))
                 results.write(
                     "refusal", what=f"test {name}", setting=setting.name, seed=seed,
-                    fluent=fluent([row], _plain(base), reference), **row,
+                    fluent=fluent([row], base, reference), **row,
                 )  # fmt: skip
 
 
@@ -357,7 +366,7 @@ def main() -> None:
     elif options.stage == "more":
         more(of)
     else:
-        test(of, Setting(**every("validation choice")[-1]["chosen"]))
+        test(of)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,8 @@ def test_a_dictionary_with_itself_is_itself(run, d, place):
     assert result["agreement"]["nmi"] == 1
     _, said, _ = run(d["a"], d["a"], "--text", place / "corpus", *FEW)
     assert said.startswith("B is A, as far as can be told (of like pairs of random halves, 0%")
+    _, said, _ = run(d["a"], d["a"])
+    assert said.startswith("B is A, as far as can be told: each of A's")
 
 
 def test_kept_activations_give_what_texts_give(run, d, place):

@@ -1,6 +1,9 @@
 """What the routes answer, beside NumPy; caches, notes, hostile texts, and limits."""
 
+import itertools
 import json
+import os
+import re
 import struct
 import time
 
@@ -10,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import exemplars as ex
+from exemplars import store
+from exemplars.errors import FormatError
 from exemplars.explorer import cards, queries, views
+from exemplars.explorer.columns import Column
 from exemplars.explorer.queries import Listed, parse_query
 from exemplars.explorer.sphere import from_octahedral
 from exemplars.explorer.state import Explorer
 from exemplars.explorer.views import NotReadyError, View, region_key
+from exemplars.store import manifest
 from exemplars.store.folders import view_of
 from explorer_server import NEEDED
 from synthetic import HOSTILE, dictionary_of, exemplars, synthetic
@@ -162,7 +169,10 @@ def test_the_sphere_and_the_map_have_a_place_for_every_region(asked):
     asked(f"d/made/layout/globe/{fingerprint}", status=404)
 
 
-NUMBERS = ("member_count", "coherence", "mean_dist_theta", "id", "first_seen", "p95_dist_theta")
+NUMBERS = (
+    "member_count", "coherence", "mean_dist_theta", "id", "first_seen", "p95_dist_theta",
+    "distinct_tokens", "nn1_cos",
+)  # fmt: skip
 COMPARE = {
     "exact": np.equal, "not": np.not_equal, "gte": np.greater_equal, "gt": np.greater,
     "lte": np.less_equal, "lt": np.less,
@@ -194,6 +204,24 @@ def test_filters_and_orders_are_those_of_numpy(asked, filters, sort, descending)
     key = values[sort][rows].astype(float)
     expected = rows[np.lexsort((rows, -key if descending else key))]
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([3.0, np.nan, 1.0, 3.0, -2.0, np.nan], np.float32),
+        np.array([3, -1, 1, 3, 0, -1], np.int32),
+        np.array([3, 2**32 - 1, 0, 3, 1, 2**32 - 1], np.uint32),
+    ],
+)
+def test_orders_of_a_column_have_ties_by_region_and_those_without_a_value_last(values):
+    column = Column(values, "", "")
+    known = np.array([np.nan if values.dtype.kind == "i" and v < 0 else float(v) for v in values])
+    some = [k for k in range(len(values)) if not np.isnan(known[k])]
+    none = [k for k in range(len(values)) if np.isnan(known[k])]
+    assert np.array_equal(np.asarray(column.known, float), known, equal_nan=True)
+    assert column.rising.tolist() == sorted(some, key=lambda k: (known[k], k)) + none
+    assert column.falling.tolist() == sorted(some, key=lambda k: (-known[k], k)) + none
 
 
 def test_pages_join_to_the_whole_and_agree_with_the_ids(asked):
@@ -265,6 +293,40 @@ def test_search_finds_words_of_contexts_tokens_and_labels(asked):
     asked.send("PUT", "d/made/regions/12/label", {"label": ""})
 
 
+def words_of(text):
+    return set(re.findall(r"[^\W_]+", text.lower()))
+
+
+def test_search_gives_tokens_first_and_then_the_largest(asked):
+    made, found = dictionary(asked), asked.explorer.views["made"].cards
+    seen = [made.contexts.region(k) for k in range(K)]
+    tokens = [words_of(" ".join(c.text for c in kept)) for kept in seen]
+    texts = [words_of(" ".join(c.before + c.text + c.after for c in kept)) for kept in seen]
+    begun = {text.strip()[:n] for text in (kept[0].text for kept in seen[:40]) for n in (1, 2, 4)}
+    words = [kept[0].text.strip() for kept in seen[:20]]
+    both = [f"{a} {b[:2]}" for a, b in itertools.pairwise(words)]
+    some_in_tokens = 0
+    for query in [*sorted(begun), *words, *(f"{w} " for w in words[:5]), *both]:
+        *whole, last = query.lower().split()
+        ends = query.endswith(" ")
+
+        def has(there, whole=whole, last=last, ends=ends):
+            last_there = last in there if ends else any(w.startswith(last) for w in there)
+            return last_there and there.issuperset(whole)
+
+        expected = sorted(
+            (k for k in range(K) if has(texts[k])),
+            key=lambda k: (not has(tokens[k]), -made.counts[k], k),
+        )
+        assert found.matching(query).tolist() == sorted(expected)
+        for limit in (1, 7, 90):
+            hits = found.search(query, limit=limit)
+            assert [hit.region for hit in hits] == expected[:limit], query
+        some_in_tokens += 0 < sum(map(has, tokens)) < len(expected)
+    assert some_in_tokens > 10
+    assert [hit.region for hit in found.search(query)] == expected
+
+
 @pytest.mark.parametrize(
     "query", ['"', "*", "a AND", "NEAR(", "x:y", "-a", "^a", "(", "{tokens}", "'; DROP TABLE card"]
 )
@@ -283,7 +345,13 @@ def test_search_without_a_full_text_index_finds_the_same(tmp_path, monkeypatch):
     word = made.contexts.region(3)[0].text.strip()
     found = set(with_index.cards.matching(word).tolist())
     assert found <= set(without.cards.matching(word).tolist())
-    assert 3 in {hit.region for hit in without.cards.search(word)}
+    hits = without.cards.search(word)
+    assert 3 in {hit.region for hit in hits}
+    order = [(hit.field != "token", -made.counts[hit.region], hit.region) for hit in hits]
+    assert order == sorted(order)
+    assert [hit.region for hit in without.cards.search(word, limit=4)] == [
+        hit.region for hit in hits[:4]
+    ]
     with_index.close(), without.close()
 
 
@@ -296,6 +364,12 @@ def test_a_region_page_has_its_sections(asked):
     assert (found["prev"], found["next"]) == (4, 6)
     context = made.contexts.region(5)[0]
     assert found["exemplar"]["context"]["text"] == context.before + context.text + context.after
+    founder = next(c for c in made.contexts.region(5) if c.exemplar)
+    assert {name: found["exemplar"][name] for name in ("doc", "name", "position", "row")} == {
+        "doc": founder.document, "name": founder.name, "position": founder.position,
+        "row": founder.row,
+    }  # fmt: skip
+    assert found["exemplar"]["token_id"] == founder.token
     assert "no lens" in found["lens"]["error"]
     assert sum(found["histogram"]["counts"]) == made.members.histogram[5].sum()
     assert found["tokens"]["sampled"] == 3
@@ -515,6 +589,37 @@ def test_what_was_prepared_is_read_again_and_made_anew_when_it_is_not_whole(tmp_
     assert new.fingerprint != view.fingerprint
     assert not place.exists()
     new.close()
+
+
+def test_a_dictionary_is_hashed_again_when_its_files_are_not_those_of_the_last_time(
+    tmp_path, monkeypatch
+):
+    hashed = []
+    whole = manifest.sha256_of
+    monkeypatch.setattr(manifest, "sha256_of", lambda path: hashed.append(path.name) or whole(path))
+    folder = ex.save(synthetic(50, 6), tmp_path / "made")
+    place = view_of(folder)
+    View(folder, "made", place).close()
+    assert "regions.safetensors" in hashed
+    hashed.clear()
+    View(folder, "made", place).close()
+    assert hashed == []
+    file = folder / "regions.safetensors"
+    os.utime(file, ns=(1, 1))
+    View(folder, "made", place).close()
+    assert "regions.safetensors" in hashed
+    hashed.clear()
+    View(folder, "made", place).close()
+    assert hashed == []
+    times, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nothing had happened
+    with pytest.raises(FormatError, match="altered"):
+        View(folder, "made", place)
+    (place / views.fingerprint_of(store.manifest_of(folder)) / "view.json").write_text("[]")
+    with pytest.raises(FormatError, match="altered"):
+        View(folder, "made", place)
 
 
 def test_before_everything_is_prepared_the_list_works_and_pictures_say_wait(tmp_path):

@@ -137,8 +137,9 @@ def test_what_has_no_common_space_is_refused(planted):
     with pytest.raises(MismatchError, match="different centers"):
         coarse_to_fine([coarse, other])
     there = replace(fine, provenance={"site": {"name": "resid_post.1"}})
-    with pytest.raises(MismatchError, match=r"resid_post\.1"):
-        coarse_to_fine([coarse, there])
+    third = replace(coarse, provenance={"site": {"name": "resid_post.2"}})
+    with pytest.raises(MismatchError, match=r"resid_post\.1, resid_post\.2; give"):
+        coarse_to_fine([coarse, there, third])
     with pytest.raises(ValueError, match="each resolution once"):
         coarse_to_fine([coarse, fine, fine])
     with pytest.raises(ValueError, match="dictionaries given: 1, expected 2"):

@@ -209,9 +209,8 @@ def coarse_to_fine(dictionaries: Sequence[Dictionary], least: int = 2) -> tuple[
     first = ordered[0]
     for one, other in zip(ordered, ordered[1:], strict=False):
         if other.site != first.site:
-            raise MismatchError(
-                f"the dictionaries are of {first.site} and {other.site}; give those of one site"
-            )
+            sites = ", ".join(sorted({str(d.site) for d in dictionaries}))
+            raise MismatchError(f"the dictionaries are of {sites}; give those of one site")
         if not np.array_equal(other.center, first.center):
             raise MismatchError(
                 f"the dictionaries at p = {first.percentile:g} and p = {other.percentile:g} have "

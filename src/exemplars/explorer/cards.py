@@ -38,17 +38,22 @@ _AT_ONCE = 500
 _SCHEMA = """
 CREATE TABLE card (
     id INTEGER PRIMARY KEY, token TEXT, before TEXT, after TEXT, document INTEGER, name TEXT,
-    position INTEGER, token_id INTEGER, code INTEGER, distinct_tokens INTEGER, reads_as TEXT,
-    tokens TEXT, context TEXT, lens TEXT
+    position INTEGER, token_id INTEGER, founder INTEGER, code INTEGER, distinct_tokens INTEGER,
+    reads_as TEXT, tokens TEXT, context TEXT, lens TEXT
 );
 CREATE TABLE token (code INTEGER PRIMARY KEY, text TEXT);
+CREATE TABLE place (place INTEGER PRIMARY KEY, region INTEGER);
 """
 _FULL_TEXT = """
 CREATE VIRTUAL TABLE found USING fts5(
-    tokens, context, lens, content='card', content_rowid='id', tokenize='unicode61'
+    tokens, context, lens, content='', columnsize=0, prefix='1 2 3', tokenize='unicode61'
 );
-INSERT INTO found(found) VALUES ('rebuild');
+INSERT INTO found(rowid, tokens, context, lens)
+    SELECT place, tokens, context, lens FROM place CROSS JOIN card ON card.id = place.region
+    ORDER BY place;
 """
+"""Rows are numbered by members, so that the first matches are those of the largest regions: no
+other match is looked at. The beginnings of words have lists of their own."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Card:
     name: str
     position: int
     token_id: int
+    founder: int | None
+    """Row of the stream where the exemplar was seen; None where a member stands in for it."""
     lens: tuple[str, ...]
     """Tokens that the exemplar promotes, if that is stored."""
 
@@ -76,8 +83,6 @@ class Hit:
     text: str
     spans: list[list[int]]
     """[start, end) of the matches in `text`, in UTF-16 code units."""
-    score: float
-    """Larger is better; only the order within one search means anything."""
 
 
 def has_full_text() -> bool:
@@ -100,12 +105,14 @@ def write_cards(path: Path, dictionary: Dictionary, lens: Any = None) -> None:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")
         database.executescript(_SCHEMA)
-        marks = ", ".join("?" * 14)
+        marks = ", ".join("?" * 15)
         lines = _lines(dictionary, _promoted(lens, dictionary.n_regions), codes)
         database.executemany(f"INSERT INTO card VALUES ({marks})", lines)
         database.executemany(
             "INSERT INTO token VALUES (?, ?)", ((code, text) for text, code in codes.items())
         )
+        largest_first = np.argsort(-np.asarray(dictionary.counts), kind="stable")
+        database.executemany("INSERT INTO place VALUES (?, ?)", enumerate(largest_first.tolist()))
         if has_full_text():
             database.executescript(_FULL_TEXT)
         database.commit()
@@ -135,6 +142,8 @@ class Cards:
         if len(found):
             self.token_codes[found[:, 0]] = found[:, 1]
             self.distinct_tokens[found[:, 0]] = found[:, 2]
+        places = [row[0] for row in self._ask("SELECT region FROM place ORDER BY place")]
+        self._largest_first = np.array(places, np.int64)
 
     def close(self) -> None:
         """Close the file."""
@@ -149,8 +158,8 @@ class Cards:
             some = [int(k) for k in regions[start : start + _AT_ONCE]]
             marks = ", ".join("?" * len(some))
             rows = self._ask(
-                "SELECT id, token, before, after, document, name, position, token_id, reads_as "
-                f"FROM card WHERE id IN ({marks})",
+                "SELECT id, token, before, after, document, name, position, token_id, founder, "
+                f"reads_as FROM card WHERE id IN ({marks})",
                 some,
             )
             for row in rows:
@@ -161,7 +170,9 @@ class Cards:
     def search(
         self, query: str, fields: Sequence[str] = FIELDS, limit: int | None = None
     ) -> list[Hit]:
-        """Regions whose texts have all words of a query, the best first.
+        """Regions whose texts have all words of a query.
+
+        Those whose tokens have them come first, and then those with more members; ties by region.
 
         Args:
             query: Words; the last may be the beginning of one.
@@ -172,59 +183,72 @@ class Cards:
         matched = _match(query, columns)
         if not columns or (matched is None and not query.strip()):
             return []
-        if self.full_text and matched is not None:
-            return self._ranked(matched, _words(query), fields, limit)
-        return self._looked_through(query, fields, limit)
+        if not self.full_text or matched is None:
+            return self._looked_through(query, fields, limit)
+        found: list[int] = []
+        if "token" in fields:
+            found = self._first(_match(query, [_COLUMN_OF["token"]]), limit)
+        if limit is None or len(found) < limit:
+            found = list(dict.fromkeys([*found, *self._first(matched, limit)]))[:limit]
+        return self._hits(found, _words(query), fields)
 
     def matching(self, query: str, fields: Sequence[str] = FIELDS) -> NDArray[np.int64]:
         """All regions that `search` would find, ascending."""
         columns = [_COLUMN_OF[field] for field in fields]
         matched = _match(query, columns)
         if self.full_text and matched is not None and columns:
-            rows = self._ask("SELECT rowid FROM found WHERE found MATCH ?", [matched])
-            return np.sort(np.array([row[0] for row in rows], np.int64))
+            # One text of numbers: rows of one number each take three times as long.
+            ((numbers,),) = self._ask(
+                "SELECT group_concat(rowid, ' ') FROM found WHERE found MATCH ?", [matched]
+            )
+            places = np.fromstring(numbers or "", np.int64, sep=" ")
+            return np.sort(self._largest_first[places])
         hits = self._looked_through(query, fields, None) if columns else []
         return np.array(sorted(hit.region for hit in hits), np.int64)
 
-    def _ranked(
-        self, matched: str, words: Words, fields: Sequence[str], limit: int | None
-    ) -> list[Hit]:
-        best = self._ask(
-            "SELECT rowid, rank FROM found WHERE found MATCH ? ORDER BY rank, rowid LIMIT ?",
+    def _first(self, matched: str | None, limit: int | None) -> list[int]:
+        """Regions that a query of the index finds, those with most members first."""
+        rows = self._ask(
+            "SELECT rowid FROM found WHERE found MATCH ? ORDER BY rowid LIMIT ?",
             [matched, -1 if limit is None else limit],
         )
+        found: list[int] = self._largest_first[[row[0] for row in rows]].tolist()
+        return found
+
+    def _hits(self, regions: Sequence[int], words: Words, fields: Sequence[str]) -> list[Hit]:
+        """Where in the texts of regions the words are: in the first field that has one."""
         columns = ", ".join(_COLUMN_OF[field] for field in fields)
         texts: dict[int, Sequence[str]] = {}
-        for start in range(0, len(best), _AT_ONCE):
-            some = [row[0] for row in best[start : start + _AT_ONCE]]
+        for start in range(0, len(regions), _AT_ONCE):
+            some = regions[start : start + _AT_ONCE]
             marks = ", ".join("?" * len(some))
             rows = self._ask(f"SELECT id, {columns} FROM card WHERE id IN ({marks})", some)
             texts |= {row[0]: row[1:] for row in rows}
         hits = []
-        for region, rank in best:
+        for region in regions:
             places = [_places(text, words) for text in texts[region]]
             k = max(range(len(fields)), key=lambda i: (bool(places[i]), -i))
             text, spans = _excerpt(texts[region][k], places[k])
-            hits.append(Hit(region, fields[k], text, spans, -float(rank)))
+            hits.append(Hit(region, fields[k], text, spans))
         return hits
 
     def _looked_through(self, query: str, fields: Sequence[str], limit: int | None) -> list[Hit]:
         """Without a full-text index, or for a query without words: the text as it stands."""
         wanted = query.strip()
-        found: dict[int, Hit] = {}
+        found: dict[int, tuple[tuple[bool, int], Hit]] = {}
         for field in fields:
             column = _COLUMN_OF[field]
             rows = self._ask(
-                f"SELECT id, {column} FROM card WHERE instr(lower({column}), lower(?)) > 0 "
-                "ORDER BY id LIMIT ?",
+                f"SELECT place, region, {column} FROM place CROSS JOIN card ON card.id = region "
+                f"WHERE instr(lower({column}), lower(?)) > 0 ORDER BY place LIMIT ?",
                 [wanted, -1 if limit is None else limit],
             )
-            for region, text in rows:
+            for place, region, text in rows:
                 at = text.lower().find(wanted.lower())
                 text, spans = _excerpt(text, [(at, at + len(wanted))] if at >= 0 else [])
-                found.setdefault(region, Hit(region, field, text, spans, 0.0))
-        ordered = [found[region] for region in sorted(found)]
-        return ordered if limit is None else ordered[:limit]
+                order = (field != "token", place)
+                found.setdefault(region, (order, Hit(region, field, text, spans)))
+        return [hit for _, hit in sorted(found.values(), key=lambda one: one[0])][:limit]
 
     def _ask(self, question: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock:
@@ -299,6 +323,7 @@ def _lines(
             yield (
                 region, first["text"], first["before"], first["after"], first["document"],
                 first["name"], first["position"], first["token"],
+                first["row"] if first["exemplar"] else None,
                 codes.setdefault(first["text"], len(codes)), len(tokens[region]),
                 json.dumps(reads_as), _plain(" ".join(tokens[region])),
                 _plain("\n".join(c["before"] + c["text"] + c["after"] for c in shown)),
@@ -315,6 +340,7 @@ def _lines(
                     "",
                     -1,
                     -1,
+                    None,
                     -1,
                     0,
                     json.dumps(reads_as),

@@ -39,6 +39,24 @@ class Column:
             some = some[np.isfinite(some)]
         return (float(some.min()), float(some.max())) if len(some) else None
 
+    @cached_property
+    def known(self) -> NDArray[Any]:
+        """The values; where whole numbers below zero stand for none, NaN stands for them."""
+        values = self.values
+        if values.dtype.kind == "i" and (values < 0).any():
+            return np.where(values < 0, np.nan, values.astype(np.float64))
+        return values
+
+    @cached_property
+    def rising(self) -> NDArray[np.int32]:
+        """(K,) regions, the smallest value first; ties by region, those without one last."""
+        return np.argsort(self.known, kind="stable").astype(np.int32)
+
+    @cached_property
+    def falling(self) -> NDArray[np.int32]:
+        """(K,) regions, the largest value first; likewise."""
+        return np.argsort(-self.known.astype(np.float64), kind="stable").astype(np.int32)
+
 
 def member_columns(dictionary: Dictionary) -> dict[str, Column]:
     """What the members' statistics say, and where each region was founded."""

@@ -15,7 +15,7 @@ from exemplars.explorer import slices
 from exemplars.explorer.columns import distances_in_thresholds
 from exemplars.explorer.layouts import why_no_umap
 from exemplars.explorer.offsets import excerpt_of
-from exemplars.explorer.queries import Listed, brief, rows
+from exemplars.explorer.queries import Listed, brief, cards_of, rows
 from exemplars.explorer.sphere import LEVELS
 from exemplars.explorer.views import View, finite, region_key
 from exemplars.geometry import Float32, Float64, Int64, cosine_distance
@@ -125,17 +125,17 @@ def region_page(listed: Listed, region: int, note: str | None, pinned: bool) -> 
     """The head of a region's page."""
     view = listed.view
     d = view.dictionary
-    founder = next((c for c in _contexts(view, region) if c.exemplar), None)
+    card = cards_of(view, [region]).get(region)
     in_theta = _distances_of(view, region)
     exemplar = None
-    if founder is not None:
+    if card is not None and card.founder is not None:
         exemplar = {
-            "doc": founder.document,
-            "name": founder.name,
-            "position": founder.position,
-            "token_id": founder.token,
-            "row": founder.row,
-            "context": excerpt_of(founder.before, founder.text, founder.after),
+            "doc": card.document,
+            "name": card.name,
+            "position": card.position,
+            "token_id": card.token_id,
+            "row": card.founder,
+            "context": excerpt_of(card.before, card.token, card.after),
         }
     return {
         **rows(listed, [region])[0],

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exemplars.explorer.cards import FIELDS, Card
+from exemplars.explorer.columns import Column
 from exemplars.explorer.offsets import excerpt_of, utf16_length
 from exemplars.explorer.views import NotReadyError, View, finite, region_key
 from exemplars.geometry import Int64
@@ -123,13 +124,15 @@ def matching(listed: Listed, query: Query) -> Int64:
             asked = list(dict.fromkeys(k for k in query.ids if 0 <= k < n))
             return np.array([k for k in asked if keep[k]], np.int64)
         return regions
-    if query.sort in TEXT_COLUMNS:
-        ranks = _ranks(listed, query.sort)
-        values = np.where(ranks < 0, np.nan, ranks.astype(np.float64))[regions]
-    else:
-        values = numbers(view, query.sort)[regions].astype(np.float64)
-    order = np.argsort(-values if query.descending else values, kind="stable")
-    return regions[order]
+    if query.sort == "id":
+        return regions[::-1] if query.descending else regions
+    if query.sort not in TEXT_COLUMNS:
+        sorted_by = _column(view, query.sort)
+        order = sorted_by.falling if query.descending else sorted_by.rising
+        return order[keep[order]].astype(np.int64)
+    ranks = _ranks(listed, query.sort)
+    values = np.where(ranks < 0, np.nan, ranks.astype(np.float64))[regions]
+    return regions[np.argsort(-values if query.descending else values, kind="stable")]
 
 
 def page(listed: Listed, query: Query) -> dict[str, Any]:
@@ -214,16 +217,16 @@ def numbers(view: View, name: str) -> NDArray[Any]:
     Raises:
         ValueError: It is not known of this dictionary.
     """
-    if name == "id":
-        return np.arange(view.dictionary.n_regions)
+    return np.arange(view.dictionary.n_regions) if name == "id" else _column(view, name).known
+
+
+def _column(view: View, name: str) -> Column:
     column = view.columns.get(name)
     if column is None:
         raise ValueError(
             f"{name} is not known of this dictionary (yet); it has {', '.join(view.columns)}"
         )
-    if name in ("nn1", "parent"):
-        return np.where(column.values < 0, np.nan, column.values.astype(np.float64))
-    return column.values
+    return column
 
 
 def search(
@@ -238,7 +241,7 @@ def search(
         span = [begin, begin + utf16_length(text.strip())]
         same = len(label.lower()) == len(label)
         spans = [span] if same else []
-        hits.append({"id": region, "field": "label", "text": label, "spans": spans, "score": None})
+        hits.append({"id": region, "field": "label", "text": label, "spans": spans})
     known = {hit["id"] for hit in hits}
     others = [name for name in fields if name in FIELDS]
     for hit in listed.view.cards.search(text, others, limit + 1 + len(known)):
@@ -249,7 +252,6 @@ def search(
                     "field": hit.field,
                     "text": hit.text,
                     "spans": hit.spans,
-                    "score": hit.score,
                 }
             )
     truncated = len(hits) > limit
@@ -291,7 +293,10 @@ def _card_from_contexts(view: View, region: int) -> Card | None:
     if not seen:
         return None
     c = next((one for one in seen if one.exemplar), seen[0])
-    return Card(region, c.text, c.before, c.after, c.document, c.name, c.position, c.token, ())
+    founder = c.row if c.exemplar else None
+    return Card(
+        region, c.text, c.before, c.after, c.document, c.name, c.position, c.token, founder, ()
+    )
 
 
 def _filtered(listed: Listed, column: str, operation: str, value: str) -> NDArray[np.bool_]:

@@ -3,11 +3,13 @@
 What is prepared lies in a folder beside the dictionary, or in a given one, under the dictionary's
 fingerprint. Each file is written aside and renamed, and listed with its size and SHA-256; one that
 is stale, cut short or altered is made again. Where nothing can be written, a temporary folder
-serves.
+serves. The dictionary's own files are hashed when they are first opened, and again when their
+sizes, times or places on the disk are not those that were noted then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -38,7 +40,7 @@ from exemplars.store.folders import sha256_of, view_of
 
 _Made = TypeVar("_Made")
 
-SCHEMA = 2
+SCHEMA = 4
 """Of the files here; another number makes them all anew."""
 PARTS = ("cards", "sphere", "neighbours")
 """In the order in which they are prepared."""
@@ -75,7 +77,9 @@ class View:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.place = self._writable(place)
         kept = _Kept(self.place / self.fingerprint, self.fingerprint)
-        self.dictionary: Dictionary = store.load(folder, verify=not kept.listed)
+        stamps = _stamps(folder, manifest)
+        self.dictionary: Dictionary = store.load(folder, verify=kept.verified != stamps)
+        kept.note(stamps)
         if not corpus_text:
             self.dictionary = without_corpus_text(self.dictionary)
         self.tool_version: str = manifest.model_dump(include={"library_version"})["library_version"]
@@ -255,7 +259,17 @@ class _Kept:
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder, self._fingerprint = folder, fingerprint
-        self.listed = self._read_index()
+        index = self._read_index()
+        self.listed: dict[str, Any] = index.get("files", {})
+        self.verified: dict[str, Any] = index.get("verified", {})
+        """Stamps of the dictionary's files when they were last hashed."""
+
+    def note(self, stamps: dict[str, Any]) -> None:
+        """Note the stamps of files that are what their manifest says."""
+        if stamps != self.verified:
+            self.verified = stamps
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._write_index()
 
     def file(self, name: str, write: Callable[[Path], None]) -> Path:
         """The file, if it is what the index says; else a new one."""
@@ -285,11 +299,14 @@ class _Kept:
         mine = {"schema": SCHEMA, "fingerprint": self._fingerprint}
         if not isinstance(found, dict) or {key: found.get(key) for key in mine} != mine:
             return {}
-        files = found.get("files")
-        return files if isinstance(files, dict) else {}
+        whole = all(isinstance(found.get(name), dict) for name in ("files", "verified"))
+        return found if whole else {}
 
     def _write_index(self) -> None:
-        about = {"schema": SCHEMA, "fingerprint": self._fingerprint, "files": self.listed}
+        about = {
+            "schema": SCHEMA, "fingerprint": self._fingerprint, "files": self.listed,
+            "verified": self.verified,
+        }  # fmt: skip
         new = self._folder / f".{_INDEX}.{os.getpid()}.new"
         new.write_text(json.dumps(about, indent=1), encoding="utf-8")
         new.replace(self._folder / _INDEX)
@@ -375,6 +392,16 @@ def _read_sphere(path: Path) -> Sphere:
         neighbours_kept=about["neighbours_kept"],
         neighbours_kept_flat=about["neighbours_kept_flat"],
     )
+
+
+def _stamps(folder: Path, manifest: store.Manifest) -> dict[str, list[int]]:
+    """Size, times of change and place on the disk of each file that a manifest lists."""
+    found = {}
+    for name in manifest.files:
+        with contextlib.suppress(FileNotFoundError):  # whoever loads it says so
+            s = (folder / name).stat()
+            found[name] = [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
+    return found
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -43,6 +43,11 @@ def comparison_sentence(result: Comparison) -> str:
     found = result.decisive
     dropped, introduced = found.dropped, found.introduced
     ends = f"{dropped:,} were dropped, and {introduced:,} of B's {found.n_regions[1]:,} are new"
+    if found.cutoff is None and _the_same(found):
+        return (
+            f"B is A, as far as can be told: each of A's {found.n_regions[0]:,} regions has a "
+            f"partner in B that does not differ from it ({_IN[found.space]})."
+        )
     if found.cutoff is None:
         return (
             f"Of A's {found.n_regions[0]:,} regions, {found.count('paired'):,} have a partner in B "
@@ -64,7 +69,7 @@ def _verdict(result: Comparison) -> str:
     assert noise is not None
     if found.beyond_noise:
         said = "B differs from A by more than seed noise"
-    elif found.drift < 1e-6 and not found.dropped and not found.introduced:
+    elif _the_same(found):
         said = "B is A, as far as can be told"
     else:
         said = "B does not differ from A by more than seed noise"
@@ -72,6 +77,10 @@ def _verdict(result: Comparison) -> str:
         f"{said} (of like pairs of random {_pairs_of(result)}, {found.exceeded:.0%} agree more "
         f"than A's and B's do; by noise alone {noise[0]:.0%} to {noise[2]:.0%})"
     )
+
+
+def _the_same(found: Correspondence) -> bool:
+    return found.drift < 1e-6 and not found.dropped and not found.introduced
 
 
 def _pairs_of(result: Comparison) -> str:

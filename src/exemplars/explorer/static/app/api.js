@@ -1,5 +1,5 @@
 /** All that is asked of the server (or, in an exported file, of the answers it carries). */
-import { signal, useEffect, useState } from "app/html";
+import { signal, useLayoutEffect, useState } from "app/html";
 import { readLines } from "app/ndjson";
 import { embedded } from "app/embedded";
 
@@ -143,7 +143,7 @@ export function forget(prefix) {
 export function useLoaded(key, load) {
   const [state, setState] = useState({ key: null, data: null, error: null, loading: key !== null });
   const { tries } = server.value;
-  useEffect(() => {
+  useLayoutEffect(() => { // before the browser paints: an answer is under way that much earlier
     if (key === null) return undefined;
     let current = true;
     setState((s) => ({ ...s, loading: true, error: null }));

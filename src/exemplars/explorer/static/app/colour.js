@@ -1,6 +1,7 @@
 /** From a column of numbers to one of 255 steps of a colour table, and the legend that says so. */
 import { html } from "app/html";
 import { COLUMNS, columnName, writeColumn } from "app/format";
+import { nth } from "app/order";
 import { css, TABLES } from "app/tables";
 
 /** The step that stands for "unknown". */
@@ -16,7 +17,9 @@ const NEEDS_TWO = ["coherence", "mean_dist_theta", "p95_dist_theta"];
 export function telling(columns, column) {
   const values = columns[column], members = columns.member_count;
   if (!members || !NEEDS_TWO.includes(column)) return values;
-  return Float32Array.from(values, (v, i) => (members[i] > 1 ? v : NaN));
+  const out = new Float32Array(values.length);
+  for (let i = 0; i < out.length; i++) out[i] = members[i] > 1 ? values[i] : NaN;
+  return out;
 }
 
 /** Scales a column between its 1st and 99th percentiles (all of it where it is short).
@@ -24,8 +27,11 @@ export function telling(columns, column) {
 export function colouring(column, values, table = "viridis") {
   const log = Boolean(COLUMNS[column]?.log);
   const f = log ? (x) => Math.log(x + 1) : (x) => x;
-  const known = Float64Array.from(values).filter(Number.isFinite).sort();
-  const at = (q) => (known.length ? known[Math.min(known.length - 1, Math.max(0, Math.round(q * (known.length - 1))))] : 0);
+  const all = new Float64Array(values.length);
+  let n = 0;
+  for (let i = 0; i < values.length; i++) if (Number.isFinite(values[i])) all[n++] = values[i];
+  const known = all.subarray(0, n);
+  const at = (q) => (n ? nth(known, Math.round(q * (n - 1))) : 0);
   const clipped = known.length > 200;
   const [lo, hi] = clipped ? [at(0.01), at(0.99)] : [at(0), at(1)];
   const a = f(lo), span = f(hi) - a || 1;

@@ -100,7 +100,7 @@ function searched(rows, query) {
   const q = (query.get("q") ?? "").toLowerCase();
   const hits = rows.filter((row) => q && text(row).includes(q)).slice(0, +(query.get("k") ?? 50));
   return {
-    hits: hits.map((row) => ({ ...row, field: "context", text: row.context?.text ?? "", spans: [], score: 0 })),
+    hits: hits.map((row) => ({ ...row, field: "context", text: row.context?.text ?? "", spans: [] })),
     truncated: false,
   };
 }

@@ -80,23 +80,16 @@ class Gpu {
     return made;
   }
 
-  /** One texel for each region, 4,096 to a row. @param {"steps"|"flags"|"vec4"} kind */
+  /** One texel for each region, 4,096 to a row. @param {"style"|"vec4"} kind */
   texels(kind, data, texture = null) {
     const { gl } = this;
-    const [format, layout, type, wide] = { steps: [gl.R8, gl.RED, gl.UNSIGNED_BYTE, 1], flags: [gl.R8UI, gl.RED_INTEGER, gl.UNSIGNED_BYTE, 1], vec4: [gl.RGBA32F, gl.RGBA, gl.FLOAT, 4] }[kind];
+    const [format, layout, type, wide] = { style: [gl.RG32UI, gl.RG_INTEGER, gl.UNSIGNED_INT, 2], vec4: [gl.RGBA32F, gl.RGBA, gl.FLOAT, 4] }[kind];
     const n = data.length / wide, rows = Math.max(1, Math.ceil(n / WIDE)), width = Math.min(WIDE, Math.max(1, n));
     const whole = data.length === width * rows * wide ? data : new data.constructor(width * rows * wide);
     if (whole !== data) whole.set(data);
     const made = texture ?? this.texture(format, width, rows);
     gl.bindTexture(gl.TEXTURE_2D, made);
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, rows, layout, type, whole);
-    return made;
-  }
-
-  rgba(data, width, height) {
-    const { gl } = this;
-    const made = this.texture(gl.RGBA8, width, height);
-    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, data);
     return made;
   }
 

@@ -33,7 +33,6 @@ export function widthAt(y) {
 export class CellScene extends SphereScene {
   kind = "cells";
   round = false;
-  fades = true;
 
   /** @param {Record<string, {data: any}>} tensors Of GET cells. @param {Uint16Array} xy (2k)
    * @param {{aspect: number, globe: boolean}} about */

@@ -41,26 +41,23 @@ export class MorphScene {
     return n > 1e-4 ? p.map((v) => v / n) : [...this.start.subarray(3 * id, 3 * id + 3)];
   }
 
-  geometry(gpu, made) {
-    if (this.made !== made) {
-      const { gl } = gpu;
-      this.made = made;
-      this.texture = gpu.texels("vec4", new Float32Array(4));
-      this.array = gl.createVertexArray();
-      gl.bindVertexArray(this.array);
-      [[this.start, 3], [this.end, 3], [this.widths, 2]].forEach(([data, n], slot) => {
-        gpu.buffer(data);
-        gl.enableVertexAttribArray(slot);
-        gl.vertexAttribPointer(slot, n, gl.FLOAT, false, 0, 0);
-      });
-      this.orders = this.levels.map((level) => level && gpu.buffer(level.order, gl.ELEMENT_ARRAY_BUFFER));
-    }
-    return this.texture;
+  upload(gpu, made) {
+    if (this.made === made) return;
+    const { gl } = gpu;
+    this.made = made;
+    this.array = gl.createVertexArray();
+    gl.bindVertexArray(this.array);
+    [[this.start, 3], [this.end, 3], [this.widths, 2]].forEach(([data, n], slot) => {
+      gpu.buffer(data);
+      gl.enableVertexAttribArray(slot);
+      gl.vertexAttribPointer(slot, n, gl.FLOAT, false, 0, 0);
+    });
+    this.orders = this.levels.map((level) => level && gpu.buffer(level.order, gl.ELEMENT_ARRAY_BUFFER));
   }
 
   draw(gpu, made, uniforms, { level }) {
     const { gl } = gpu;
-    this.geometry(gpu, made);
+    this.upload(gpu, made);
     gpu.use("dots", { ...uniforms, t: this.t, grow: uniforms.fine * Math.min(4, this.camera.zoom ** 0.6) });
     gl.bindVertexArray(this.array);
     if (this.orders[level]) {

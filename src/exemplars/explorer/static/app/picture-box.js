@@ -9,6 +9,7 @@ import { Legend } from "app/colour";
 import { count } from "app/format";
 import { Name } from "app/card";
 import { plain } from "app/text";
+import { falling } from "app/order";
 import { SaveButton, savePicture } from "app/figures";
 
 const NONE = [];
@@ -24,12 +25,13 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
   const [state, setState] = useState(null);
   const [gap, setGap] = useState(false);
   const [drawn, setDrawn] = useState(0);
+  const [rested, setRested] = useState(0);
   const broken = cannotDraw.value;
   const drawable = useMemo(() => gpu() !== null || broken !== null && /lost/.test(broken), [broken]);
   const mine = (p) => (p === null ? null : p.d === d.slug ? p.id : counterpart(p));
   const over = mine(hovered.value), chosen = mine(selected.value);
   const calls = useRef({});
-  calls.current = { onCamera, onOver, onArea, onChoose, onMove };
+  calls.current = { onCamera, onOver, onArea, onChoose, onMove, labels };
 
   useLayoutEffect(() => {
     if (!drawable || !canvas.current) return undefined;
@@ -45,8 +47,11 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       onCamera: (text) => calls.current.onCamera?.(text),
       onMove: () => calls.current.onMove?.(),
       onArea: (corners) => calls.current.onArea?.(corners),
-      onState: setState,
-      onDrawn: () => setDrawn((n) => n + 1),
+      onState: (now) => setState((was) => (was?.shown === now.shown && was.complete === now.complete ? was : now)),
+      onDrawn: (moving) => {
+        if (calls.current.labels) setDrawn((n) => n + 1);
+        if (!moving) setRested((n) => n + 1);
+      },
     });
     made.still = still || small;
     picture.current = made;
@@ -81,7 +86,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
     ${children}
     ${colouring && !still && !small ? html`<${Legend} of=${scene.shown ?? colouring} />` : null}
     ${state && !still && state.shown < state.of ? html`<p class="status" role="status">${count(state.shown)} of ${count(state.of)} while moving</p>` : null}
-    ${list && !still && !small ? html`<${InView} d=${d} scene=${scene} members=${members} picture=${picture.current} drawn=${drawn} />` : null}</div>`;
+    ${list && !still && !small ? html`<${InView} d=${d} scene=${scene} members=${members} picture=${picture.current} drawn=${rested} />` : null}</div>`;
 }
 
 /** Arcs from the region in question to its eight true neighbours, asked for when one lingers. */
@@ -150,7 +155,7 @@ const orders = new WeakMap();
 
 function bySize(members, k) {
   if (!members) return Uint32Array.from({ length: k }, (_, i) => i);
-  if (!orders.has(members)) orders.set(members, Uint32Array.from({ length: k }, (_, i) => i).sort((a, b) => members[b] - members[a] || a - b));
+  if (!orders.has(members)) orders.set(members, falling(Uint32Array.from(members)));
   return orders.get(members);
 }
 

@@ -5,9 +5,11 @@ import { lut } from "app/colour";
 const GUARD = 32;
 const GAP = 0xffffffff;
 /** Milliseconds from one moving frame to the next, above which a coarser level is drawn. */
-const BUDGET = { card: 40, software: 120 };
+const BUDGET = { card: 40, software: 80 };
 /** Regions that software draws at most while moving, before it has learnt what it can. */
 const MOVING_IN_SOFTWARE = 20000;
+/** Pixels that software draws to one of the page while moving, across and down: it is bound by pixels. */
+const COARSE_IN_SOFTWARE = 0.5;
 /** Milliseconds between two looks at a picture that is still being completed. */
 const GLIMPSE = 200;
 const REST = 160;
@@ -18,7 +20,7 @@ const REFINE = 250;
 
 /** @typedef {{onOver?: (id: number | null, gap: boolean) => void, onChoose?: (id: number | null) => void, onOpen?: (id: number) => void,
  *   onCamera?: (text: string) => void, onState?: (said: {shown: number, of: number, complete: boolean}) => void, onArea?: (corners: number[][]) => void,
- *   onDrawn?: () => void, onMove?: () => void}} Listeners */
+ *   onDrawn?: (moving: boolean) => void, onMove?: () => void}} Listeners */
 
 export class Picture {
   /** @param {HTMLCanvasElement} canvas @param {any} scene @param {Listeners} listeners
@@ -67,26 +69,26 @@ export class Picture {
   /** @param {import("app/colour").Colouring} colouring */
   colourBy(colouring) {
     this.colouring = colouring;
-    this.fresh = { steps: true, flags: true, lut: true };
+    this.fresh = true;
     this.restyle();
   }
 
   /** @param {Set<number> | Uint32Array | null} ids The regions that stay bright; null for all. */
   filterBy(ids) {
     this.filter = ids;
-    this.fresh = { ...this.fresh, flags: true };
+    this.fresh = true;
     this.restyle();
   }
 
   mark(marks) {
     const pins = marks.pins && String(marks.pins) !== String(this.marks.pins);
     Object.assign(this.marks, marks);
-    if (pins) this.fresh = { ...this.fresh, flags: true };
+    if (pins) this.fresh = true;
     this.restyle();
   }
 
   rethemed() {
-    this.fresh = { ...this.fresh, lut: true };
+    this.fresh = true;
     this.restyle();
   }
 
@@ -133,8 +135,8 @@ export class Picture {
     if (this.made !== generation.peek()) {
       this.made = generation.peek();
       this.targets = {};
-      this.textures = null;
-      this.fresh = { steps: true, flags: true, lut: true };
+      this.styles = null;
+      this.fresh = true;
       this.want.geometry = true;
       this.from = 0;
     }
@@ -149,8 +151,9 @@ export class Picture {
     this.coloured = started;
     const quick = card.software && this.fine === 2 && !this.refining;
     this.refining = false;
-    this.drawColours(card, quick ? 1 : this.fine === 2 ? 4 : 1);
-    this.overlay();
+    const theme = themeColours(this.canvas);
+    this.drawColours(card, !quick && this.fine === 2, theme);
+    this.overlay(theme);
     clearTimeout(this.later);
     if (quick) {
       this.later = setTimeout(() => {
@@ -162,7 +165,7 @@ export class Picture {
     const shown = this.drawnLevel === last ? this.scene.k : this.scene.levels[this.drawnLevel].order.length;
     this.listeners.onState?.({ shown, of: this.scene.k, complete: next < 0 && this.drawnLevel === last });
     if (next >= 0) this.goOn(next);
-    else this.listeners.onDrawn?.();
+    else this.listeners.onDrawn?.(this.moving);
   }
 
   /** The next part of a large picture, on top of what is there. */
@@ -180,7 +183,8 @@ export class Picture {
       while (this.level > 0 && this.scene.levels[this.level].order.length > MOVING_IN_SOFTWARE) this.level -= 1;
     }
     const level = this.moving ? this.level : last;
-    const fine = this.moving || this.ratio >= 2 || (card.software && (large || this.scene.span > 0)) ? 1 : 2;
+    const rest = this.ratio >= 2 || (card.software && (large || this.scene.span > 0)) ? 1 : 2;
+    const fine = !this.moving ? rest : card.software ? COARSE_IN_SOFTWARE / this.ratio : 1;
     const target = this.target(card, fine);
     const from = this.from ?? 0;
     card.into(target, { clear: from === 0 });
@@ -202,26 +206,23 @@ export class Picture {
     };
   }
 
-  drawColours(card, taps) {
+  /** @param {boolean} four Samples of a pixel of the canvas, or one. */
+  drawColours(card, four, theme = themeColours(this.canvas)) {
     const { gl } = card;
-    const theme = themeColours(this.canvas);
-    this.textures ??= {};
-    const t = this.textures, fresh = this.fresh ?? {};
-    if (fresh.steps) t.steps = card.texels("steps", this.colouring.steps, t.steps);
-    if (fresh.flags) t.flags = card.texels("flags", this.flags(), t.flags);
-    if (fresh.lut) t.lut = card.rgba(lut(this.colouring.table, theme.unknown.map((v) => v * 255)), 256, 1);
-    this.fresh = {};
-    const { width, height } = this.canvas;
+    if (this.fresh) this.styles = card.texels("style", this.style(theme), this.styles);
+    this.fresh = false;
+    const of = Math.min(1, this.fine); // pixels drawn to one of the canvas
+    const width = Math.round(this.canvas.width * of), height = Math.round(this.canvas.height * of);
     card.intoCanvas(width, height);
-    const scale = (this.scene.camera.scale?.(this.view) ?? 1) * this.ratio;
-    card.use("resolve", {
-      fine: this.fine, taps, guard: [GUARD, GUARD], scale, middle: [width / 2, height / 2],
-      round: this.scene.fades ?? this.scene.round, ball: this.scene.round && !this.scene.span, walls: this.scene.walls, wallWidth: this.scene.wallWidth, over: (this.marks.over ?? -1) + 1, chosen: (this.marks.chosen ?? -1) + 1,
+    const scale = (this.scene.camera.scale?.(this.view) ?? 1) * this.ratio * of;
+    card.use(four ? "resolve4" : "resolve", {
+      fine: this.fine / of, guard: [GUARD, GUARD], scale, middle: [(this.canvas.width / 2) * of, (this.canvas.height / 2) * of],
+      ball: this.scene.round && !this.scene.span, walls: this.scene.walls, wallWidth: this.scene.wallWidth, over: (this.marks.over ?? -1) + 1, chosen: (this.marks.chosen ?? -1) + 1,
       ink: theme.wall, paper: theme.paper, accent: theme.accent, gap: theme.gap, filtered: this.filter !== null,
-    }, { ids: this.targets[this.fine].ids, steps: t.steps, flags: t.flags, lut: t.lut, geometry: this.scene.geometry(card, this.made) });
+    }, { ids: this.targets[this.fine].ids, style: this.styles });
     gl.bindVertexArray(card.empty);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
-    this.context.clearRect(0, 0, width, height);
+    this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     this.context.save();
     this.context.scale(this.ratio, this.ratio);
     this.scene.outline?.(this.context, this.view); // what is drawn ends there
@@ -230,18 +231,22 @@ export class Picture {
     this.context.restore();
   }
 
-  /** One byte for each region: 1 kept by the filter, 2 pinned. */
-  flags() {
-    const out = new Uint8Array(this.scene.k);
-    for (const id of this.filter ?? []) out[id] |= 1;
-    for (const id of this.marks.pins) if (id < out.length) out[id] |= 2;
+  /** Two words for each region, as the shader reads them. */
+  style(theme) {
+    const { steps, table } = this.colouring, { k } = this.scene, radii = this.scene.radii ?? new Float32Array(0);
+    const bits = new Uint32Array(radii.buffer, radii.byteOffset, radii.length);
+    const colours = new Uint32Array(lut(table, theme.unknown.map((v) => v * 255)).buffer);
+    const out = new Uint32Array(2 * k);
+    for (let i = 0; i < k; i++) out[2 * i] = colours[steps[i]] & 0xffffff;
+    for (let i = 0; i < bits.length; i++) out[2 * i + 1] = bits[i];
+    for (const id of this.filter ?? []) out[2 * id] |= 1 << 24;
+    for (const id of this.marks.pins) out[2 * id] |= 2 << 24;
     return out;
   }
 
   /** Arcs to the true neighbours, dots of a passage, and marks: on the copy, so they cost nothing. */
-  overlay() {
+  overlay(theme = themeColours(this.canvas)) {
     const { context: c, scene, view, ratio } = this;
-    const theme = themeColours(this.canvas);
     const [ink, paper, accent] = [theme.ink, theme.paper, theme.accent].map(rgb);
     c.save();
     c.scale(ratio, ratio);
@@ -432,7 +437,7 @@ export class Picture {
     const card = gpu();
     if (card && this.made === generation.peek()) {
       for (const target of Object.values(this.targets)) card.drop(target);
-      for (const texture of Object.values(this.textures ?? {})) card.gl.deleteTexture(texture);
+      if (this.styles) card.gl.deleteTexture(this.styles);
     }
   }
 }

@@ -1,6 +1,7 @@
 /** What a picture draws: the projected sphere, an exact slice, the map. CPU arrays are kept, so that
  * everything on the card can be made again. */
 import { apply, Turn, Window } from "app/cameras";
+import { falling } from "app/order";
 
 /** Octahedral codes of 24 bits → unit vectors. @param {Int32Array} oct (2k) @returns {Float32Array} (3k) */
 export function decodeOctahedral(oct) {
@@ -24,16 +25,20 @@ const CHUNK = 20000;
 
 /** Points of one level of detail, widest first, with the radius of each. */
 class Level {
-  /** @param {Float32Array} xyz (3k) @param {ArrayLike<number>} ids @param {(i: number) => number} radius Of the i-th of ids. */
-  constructor(xyz, ids, radius, k) {
-    const radii = new Float32Array(k);
-    for (let i = 0; i < ids.length; i++) radii[ids[i]] = radius(i);
-    this.order = Uint32Array.from(ids).filter((id) => radii[id] > 0).sort((a, b) => radii[b] - radii[a] || a - b);
-    this.sorted = Float32Array.from(this.order, (id) => radii[id]);
-    this.geometry = new Float32Array(4 * k);
-    for (let i = 0; i < k; i++) {
-      this.geometry.set(xyz.subarray(3 * i, 3 * i + 3), 4 * i);
-      this.geometry[4 * i + 3] = radii[i];
+  /** @param {Float32Array} xyz (3k) @param {ArrayLike<number>} ids @param {Float32Array} radii Of ids, in their order; 0 is not drawn. */
+  constructor(xyz, ids, radii) {
+    const widest = falling(new Uint32Array(radii.buffer, radii.byteOffset, radii.length));
+    let n = widest.length;
+    while (n > 0 && !(radii[widest[n - 1]] > 0)) n--;
+    this.order = new Uint32Array(n);
+    this.sorted = new Float32Array(n);
+    this.geometry = new Float32Array(4 * n);
+    for (let j = 0; j < n; j++) {
+      const id = ids[widest[j]];
+      this.order[j] = id;
+      this.sorted[j] = radii[widest[j]];
+      for (let c = 0; c < 3; c++) this.geometry[4 * j + c] = xyz[3 * id + c];
+      this.geometry[4 * j + 3] = this.sorted[j];
     }
   }
 
@@ -53,20 +58,29 @@ class Level {
     if (this.made === made) return;
     const { gl } = gpu;
     this.made = made;
-    this.texture = gpu.texels("vec4", this.geometry);
-    this.points = gl.createVertexArray();
-    gl.bindVertexArray(this.points);
-    gpu.buffer(this.geometry);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribPointer(0, 4, gl.FLOAT, false, 0, 0);
-    gpu.buffer(this.order, gl.ELEMENT_ARRAY_BUFFER);
-    this.quads = gl.createVertexArray();
-    gl.bindVertexArray(this.quads);
+    this.places = gpu.buffer(this.geometry);
     this.slots = gpu.buffer(this.order);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
-    gl.vertexAttribDivisor(0, 1);
+    this.points = this.array(gl, 0);
+    this.quads = this.array(gl, 1);
+  }
+
+  array(gl, divisor) {
+    const made = gl.createVertexArray();
+    gl.bindVertexArray(made);
+    this.attributes(gl, 0);
+    for (const slot of [0, 1]) {
+      gl.enableVertexAttribArray(slot);
+      gl.vertexAttribDivisor(slot, divisor);
+    }
     gl.bindVertexArray(null);
+    return made;
+  }
+
+  attributes(gl, from) {
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.places);
+    gl.vertexAttribPointer(0, 4, gl.FLOAT, false, 0, from * 16);
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.slots);
+    gl.vertexAttribIPointer(1, 1, gl.UNSIGNED_INT, 0, from * 4);
   }
 
   /** Draws those from `from` up to `to`: squares where a point would be too large. */
@@ -74,17 +88,16 @@ class Level {
     const { gl } = gpu;
     const large = Math.min(to, this.wider((gpu.mostPoint - 2) / (2 * uniforms.scale)));
     if (large > from) {
-      gpu.use(uniforms.flat ? "flatQuads" : "quads", uniforms, { geometry: this.texture });
+      gpu.use(uniforms.flat ? "flatQuads" : "quads", uniforms);
       gl.bindVertexArray(this.quads);
-      gl.bindBuffer(gl.ARRAY_BUFFER, this.slots);
-      gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, from * 4);
+      this.attributes(gl, from);
       gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, large - from);
     }
     const start = Math.max(from, large);
     if (to > start) {
       gpu.use(uniforms.flat ? "flatPoints" : "points", uniforms);
       gl.bindVertexArray(this.points);
-      gl.drawElements(gl.POINTS, to - start, gl.UNSIGNED_INT, start * 4);
+      gl.drawArrays(gl.POINTS, start, to - start);
     }
   }
 }
@@ -101,21 +114,18 @@ export class SphereScene {
     this.k = k;
     this.camera = new Turn();
     this.xyz = xyz;
-    const radius = tensors.radius.data, order = tensors.lod_order?.data;
+    const order = tensors.lod_order?.data;
     this.levels = [];
     for (const n of [2000, 20000]) {
       const radii = tensors[`lod_radius_${n}`]?.data;
-      if (order && radii && k > n) this.levels.push(new Level(this.xyz, order.subarray(0, n), (i) => radii[i], k));
+      if (order && radii && k > n) this.levels.push(new Level(this.xyz, order.subarray(0, n), Float32Array.from(radii)));
     }
-    const all = Uint32Array.from({ length: k }, (_, i) => i);
-    this.levels.push(new Level(this.xyz, all, (i) => radius[i], k));
+    /** Of each region's cell, a chord; its walls are the fainter the smaller it is. */
+    this.radii = Float32Array.from(tensors.radius.data);
+    this.levels.push(new Level(this.xyz, Uint32Array.from(this.radii.keys()), this.radii));
     this.drawnFor = new Map();
     const rep = tensors.rep?.data ?? [];
     for (let i = 0; i < rep.length; i += 2) this.drawnFor.set(rep[i], rep[i + 1]);
-  }
-
-  get exact() {
-    return this.levels[this.levels.length - 1];
   }
 
   /** How many regions lie where one is drawn. */
@@ -128,11 +138,6 @@ export class SphereScene {
   direction(id) {
     const at = 3 * (this.drawnFor.get(id) ?? id);
     return this.xyz.subarray(at, at + 3);
-  }
-
-  geometry(gpu, made) {
-    this.exact.upload(gpu, made);
-    return this.exact.texture;
   }
 
   /** @returns {number} The step after `from`, or -1 when all is drawn. */
@@ -205,18 +210,16 @@ export class SliceScene {
     return this.centres.get(id) ?? (cell ? cell.cap?.slice(0, 3) ?? unit(cell.p) : null);
   }
 
-  geometry(gpu, made) {
-    if (this.made !== made) {
-      this.made = made;
-      this.rowTexture = gpu.texels("vec4", this.rows);
-      this.capTexture = gpu.texels("vec4", this.caps);
-    }
-    return this.capTexture;
+  upload(gpu, made) {
+    if (this.made === made) return;
+    this.made = made;
+    this.rowTexture = gpu.texels("vec4", this.rows);
+    this.capTexture = gpu.texels("vec4", this.caps);
   }
 
   draw(gpu, made, uniforms) {
     const { gl } = gpu;
-    this.geometry(gpu, made);
+    this.upload(gpu, made);
     gpu.use("slice", { ...uniforms, cover: this.cover, most: this.most, span: this.span }, { geometry: this.capTexture, rows: this.rowTexture });
     gl.bindVertexArray(gpu.empty);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.cells.length);
@@ -266,25 +269,22 @@ export class MapScene {
     return 1;
   }
 
-  geometry(gpu, made) {
-    if (this.made !== made) {
-      const { gl } = gpu;
-      this.made = made;
-      this.texture = gpu.texels("vec4", new Float32Array(4));
-      this.array = gl.createVertexArray();
-      gl.bindVertexArray(this.array);
-      [[this.xy, 2], [this.widths.map((w) => this.base * (0.55 + 3.2 * w)), 1]].forEach(([data, n], slot) => {
-        gpu.buffer(data);
-        gl.enableVertexAttribArray(slot);
-        gl.vertexAttribPointer(slot, n, gl.FLOAT, false, 0, 0);
-      });
-    }
-    return this.texture;
+  upload(gpu, made) {
+    if (this.made === made) return;
+    const { gl } = gpu;
+    this.made = made;
+    this.array = gl.createVertexArray();
+    gl.bindVertexArray(this.array);
+    [[this.xy, 2], [this.widths.map((w) => this.base * (0.55 + 3.2 * w)), 1]].forEach(([data, n], slot) => {
+      gpu.buffer(data);
+      gl.enableVertexAttribArray(slot);
+      gl.vertexAttribPointer(slot, n, gl.FLOAT, false, 0, 0);
+    });
   }
 
   draw(gpu, made, { size, fine, guard, view }) {
     const { gl } = gpu;
-    this.geometry(gpu, made);
+    this.upload(gpu, made);
     const [sx, sy] = this.camera.stretch(view);
     const middle = [guard + fine * (view.width / 2 - this.camera.x * sx), guard + fine * (view.height / 2 - (1 - this.camera.y) * sy)];
     gpu.use("discs", { size, middle, stretch: [sx * fine, sy * fine], grow: fine * Math.min(3, this.camera.zoom ** 0.45) });

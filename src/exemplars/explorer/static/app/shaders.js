@@ -21,15 +21,15 @@ return g.w<=0.||centre.z<-reach||any(lessThan(p,vec2(-w)))||any(greaterThan(p,si
 `;
 
 const points = {
-  vertex: `layout(location=0) in vec4 g;${ON_SPHERE}${PLACE}
-void main(){id=uint(gl_VertexID);bool off=place(g);gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+centre.xy*scale);gl_PointSize=2.*reach*scale+1.;}`,
+  vertex: `layout(location=0) in vec4 g;layout(location=1) in uint slot;${ON_SPHERE}${PLACE}
+void main(){id=slot;bool off=place(g);gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+centre.xy*scale);gl_PointSize=2.*reach*scale+1.;}`,
   fragment: ON_SPHERE + NEAREST,
 };
 
 /** Large cells as squares, since drivers differ in how large a point may be. */
 const quads = {
-  vertex: `layout(location=0) in uint slot;uniform sampler2D geometry;${ON_SPHERE}${PLACE}
-void main(){id=slot;bool off=place(texelFetch(geometry,ivec2(slot&4095u,slot>>12u),0));
+  vertex: `layout(location=0) in vec4 g;layout(location=1) in uint slot;${ON_SPHERE}${PLACE}
+void main(){id=slot;bool off=place(g);
 vec2 corner=vec2(gl_VertexID&1,(gl_VertexID>>1)&1)*2.-1.;gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+(centre.xy+corner*reach)*scale);}`,
   fragment: ON_SPHERE + NEAREST,
 };
@@ -62,13 +62,13 @@ bool place(vec4 g){centre=g.xy;reach=g.w*1.0005+2e-6;vec2 p=middle+centre*scale;
 return g.w<=0.||any(lessThan(p,vec2(-w)))||any(greaterThan(p,size+w));}
 `;
 const flatPoints = {
-  vertex: `layout(location=0) in vec4 g;${IN_PLANE}${PLACE_IN_PLANE}
-void main(){id=uint(gl_VertexID);bool off=place(g);gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+centre*scale);gl_PointSize=2.*reach*scale+1.;}`,
+  vertex: `layout(location=0) in vec4 g;layout(location=1) in uint slot;${IN_PLANE}${PLACE_IN_PLANE}
+void main(){id=slot;bool off=place(g);gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+centre*scale);gl_PointSize=2.*reach*scale+1.;}`,
   fragment: IN_PLANE + NEAREST_IN_PLANE,
 };
 const flatQuads = {
-  vertex: `layout(location=0) in uint slot;uniform sampler2D geometry;${IN_PLANE}${PLACE_IN_PLANE}
-void main(){id=slot;bool off=place(texelFetch(geometry,ivec2(slot&4095u,slot>>12u),0));
+  vertex: `layout(location=0) in vec4 g;layout(location=1) in uint slot;${IN_PLANE}${PLACE_IN_PLANE}
+void main(){id=slot;bool off=place(g);
 vec2 corner=vec2(gl_VertexID&1,(gl_VertexID>>1)&1)*2.-1.;gl_Position=off?vec4(2.,2.,2.,1.):clip(middle+(centre+corner*reach)*scale);}`,
   fragment: IN_PLANE + NEAREST_IN_PLANE,
 };
@@ -83,30 +83,37 @@ bool off=p.z<0.||w<.6;gl_Position=off?vec4(2.,2.,2.,1.):vec4((middle+p.xy*scale)
 
 const fill = `void main(){vec2 p=vec2((gl_VertexID<<1)&2,gl_VertexID&2)*2.-1.;gl_Position=vec4(p,0.,1.);}`;
 
-/** Second pass: ids to colours, walls, marks. Nothing here touches the geometry. */
-const resolve = {
-  vertex: fill,
-  fragment: `uniform usampler2D ids;uniform sampler2D steps;uniform usampler2D flags;uniform sampler2D lut;uniform sampler2D geometry;
-uniform int fine;uniform int taps;uniform ivec2 guard;uniform float scale;uniform vec2 middle;uniform bool round;uniform bool ball;uniform bool walls;uniform float wallWidth;
+/** Second pass: ids to colours, walls, marks. Nothing here touches the geometry. A region's style is two
+ * words: its colour with a byte above (1 kept by the filter, 2 pinned), and the bits of its radius. */
+const SHADE = `uniform usampler2D ids;uniform usampler2D style;
+uniform int fine;uniform ivec2 guard;uniform float scale;uniform vec2 middle;uniform bool ball;uniform bool walls;uniform float wallWidth;
 uniform uint over;uniform uint chosen;uniform vec3 ink;uniform vec3 paper;uniform vec3 accent;uniform vec3 gap;uniform bool filtered;out vec4 o;
 uint at(ivec2 q){return texelFetch(ids,q,0).r;}
 vec4 shade(ivec2 q){uint a=at(q);if(a==0u)return vec4(0.);
  vec2 px=(vec2(q-guard)+.5)/float(fine);float light=1.;
  if(ball){vec2 s=(px-middle)/scale;float z=sqrt(max(0.,1.-dot(s,s)));light=mix(.62,1.,smoothstep(0.,.42,z));}
  if(a==0xffffffffu){float h=mod(px.x+px.y,7.);return vec4(mix(paper,gap,h<1.6?.75:.16)*mix(1.,light,.5),1.);}
- uint i=a-1u;ivec2 t=ivec2(i&4095u,i>>12u);int v=int(texelFetch(steps,t,0).r*255.+.5);vec3 c=texelFetch(lut,ivec2(v,0),0).rgb*light;
- uint f=texelFetch(flags,t,0).r;
+ uint i=a-1u;uvec2 s=texelFetch(style,ivec2(i&4095u,i>>12u),0).rg;uint f=s.r>>24u;
+ vec3 c=vec3(s.r&255u,(s.r>>8u)&255u,(s.r>>16u)&255u)/255.*light;
  if(filtered&&(f&1u)==0u)c=mix(c,paper,.86);
  if((f&2u)!=0u)c=mix(c,accent,.18);
  if(walls){int e=0;e+=int(at(q+ivec2(1,0))!=a);e+=int(at(q-ivec2(1,0))!=a);e+=int(at(q+ivec2(0,1))!=a);e+=int(at(q-ivec2(0,1))!=a);
-  if(e>0){float r=wallWidth>0.?wallWidth:round?texelFetch(geometry,t,0).w*scale:40.;c=mix(c,ink,min(1.,float(e)*.36)*clamp((r-1.5)/5.,0.,1.)*.62);}}
+  if(e>0){float r=wallWidth>0.?wallWidth:uintBitsToFloat(s.g)*scale;c=mix(c,ink,min(1.,float(e)*.36)*clamp((r-1.5)/5.,0.,1.)*.62);}}
  if(a==over||a==chosen||(f&2u)!=0u){int n=a==over||a==chosen?2*fine:fine;uint u=at(q+ivec2(n,0)),d=at(q-ivec2(n,0)),l=at(q+ivec2(0,n)),r=at(q-ivec2(0,n));
   if(u!=a||d!=a||l!=a||r!=a)c=a==chosen?accent:ink;else if(a==over)c=mix(c,vec3(1.),.28);}
  return vec4(c,1.);}
-void main(){ivec2 p=ivec2(gl_FragCoord.xy);vec4 sum=vec4(0.);
- if(taps==1){o=shade(p*fine+guard+fine/2);}
- else{for(int j=0;j<2;j++)for(int k=0;k<2;k++)sum+=shade(p*2+guard+ivec2(k,j));o=sum*.25;}}`,
+`;
+
+/** A sample of each pixel, and four: two programs, since software takes twice as long for one that can do both. */
+const resolve = {
+  vertex: fill,
+  fragment: `${SHADE}void main(){o=shade(ivec2(gl_FragCoord.xy)*fine+guard+fine/2);}`,
+};
+const resolve4 = {
+  vertex: fill,
+  fragment: `${SHADE}void main(){ivec2 p=ivec2(gl_FragCoord.xy);vec4 sum=vec4(0.);
+ for(int j=0;j<2;j++)for(int k=0;k<2;k++)sum+=shade(p*2+guard+ivec2(k,j));o=sum*.25;}`,
 };
 
-export const SOURCES = Object.fromEntries(Object.entries({ points, quads, slice, discs, flatPoints, flatQuads, dots, resolve })
+export const SOURCES = Object.fromEntries(Object.entries({ points, quads, slice, discs, flatPoints, flatQuads, dots, resolve, resolve4 })
   .map(([name, s]) => [name, { vertex: HEAD + s.vertex, fragment: HEAD + s.fragment }]));
