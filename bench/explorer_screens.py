@@ -126,7 +126,7 @@ def pictures(browser: Any, link: str, d: str, coarse: str, region: int) -> None:
     camera = Camera(browser, link, 1280, 800, "light")
     for name, route in (
         ("dictionaries", "#/"), ("overview", f"#/d/{d}"), ("regions", f"#/d/{d}/regions"),
-        ("map", f"#/d/{d}/map"),
+        ("map", f"#/d/{d}/map"), ("map-cells", f"#/d/{d}/map?layer=cells"),
         ("slice", f"#/d/{d}/sphere?mode=slice&cam=0.1,0.4,0,0.9,1"),
         ("resolution", f"#/d/{coarse}/resolution"), ("growth", f"#/d/{d}/growth"),
         ("drift", f"#/drift/{d}/{coarse}"),

@@ -271,6 +271,8 @@ def test_colour_filter_and_box_on_the_map(visit):
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.6, steps=3)
     page.mouse.up()
     page.keyboard.up("Shift")
+    page.get_by_text(re.compile("regions? chosen$")).wait_for()
+    page.get_by_role("link", name="list", exact=True).click()
     page.get_by_role("heading", name=re.compile("of 300 regions")).wait_for()
     assert "ids=" in page.url
     visit.check()

@@ -28,7 +28,8 @@ export class MorphScene {
       this.widths[2 * i] = width(members[0][i]);
       this.widths[2 * i + 1] = j < 0 ? 0 : width(members[1][j]);
     }
-    this.levels = from.levels.length > 1 ? [...from.levels.slice(0, -1).map(({ order }) => ({ order })), null] : [null];
+    const all = Uint32Array.from({ length: this.k }, (_, i) => i);
+    this.levels = [...from.levels.slice(0, -1).map(({ order }) => ({ order })), { order: all }];
   }
 
   together() {
@@ -52,7 +53,7 @@ export class MorphScene {
       gl.enableVertexAttribArray(slot);
       gl.vertexAttribPointer(slot, n, gl.FLOAT, false, 0, 0);
     });
-    this.orders = this.levels.map((level) => level && gpu.buffer(level.order, gl.ELEMENT_ARRAY_BUFFER));
+    this.orders = this.levels.map(({ order }) => gpu.buffer(order, gl.ELEMENT_ARRAY_BUFFER));
   }
 
   draw(gpu, made, uniforms, { level }) {
@@ -60,10 +61,8 @@ export class MorphScene {
     this.upload(gpu, made);
     gpu.use("dots", { ...uniforms, t: this.t, grow: uniforms.fine * Math.min(4, this.camera.zoom ** 0.6) });
     gl.bindVertexArray(this.array);
-    if (this.orders[level]) {
-      gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.orders[level]);
-      gl.drawElements(gl.POINTS, this.levels[level].order.length, gl.UNSIGNED_INT, 0);
-    } else gl.drawArrays(gl.POINTS, 0, this.k);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.orders[level]);
+    gl.drawElements(gl.POINTS, this.levels[level].order.length, gl.UNSIGNED_INT, 0);
     return -1;
   }
 
