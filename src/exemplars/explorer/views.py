@@ -96,6 +96,16 @@ class View:
         return self._temporary is not None
 
     @property
+    def made(self) -> tuple[str, ...]:
+        """Prepared files that were written since this was opened; others were kept as they lay."""
+        return tuple(self._kept.made)
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """Prepared files that are known, whoever wrote them."""
+        return tuple(self._kept.listed)
+
+    @property
     def columns(self) -> Mapping[str, Column]:
         """What is known of every region by now, by name."""
         return self._columns
@@ -248,6 +258,7 @@ class _Kept:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder, self._fingerprint = folder, fingerprint
         self.listed = self._read_index()
+        self.made: list[str] = []
 
     def file(self, name: str, write: Callable[[Path], None]) -> Path:
         """The file, if it is what the index says; else a new one."""
@@ -267,6 +278,7 @@ class _Kept:
             new.unlink(missing_ok=True)
         self.listed = {**self.listed, name: entry}
         self._write_index()
+        self.made.append(name)
         return path
 
     def _read_index(self) -> dict[str, Any]:
