@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exemplars.cli.application import app
-from exemplars.cli.options import Json, dictionaries_in, example
+from exemplars.cli.options import (
+    Device,
+    Json,
+    OtherModel,
+    dictionaries_in,
+    example,
+    model_of,
+)
 from exemplars.cli.terminal import print_result, step_bar
 
 if TYPE_CHECKING:
+    from exemplars.dictionary import Dictionary
     from exemplars.explorer.preparing import Prepared
+    from exemplars.models import Model
 
 
 @app.command(
@@ -35,6 +44,14 @@ def prepare(
             help="Where prepared files go; give explore the same. Default: beside each dictionary."
         ),
     ] = None,
+    lens: Annotated[
+        bool,
+        typer.Option(
+            "--lens", help="Read every region's logit lens too, for its entropy. Needs the model."
+        ),
+    ] = False,
+    model: OtherModel = None,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Prepare what explore needs, so that every page is there at once.
@@ -43,8 +60,19 @@ def prepare(
     files, and the next call goes on from there.
     """
     from exemplars.explorer.preparing import prepare_view
+    from exemplars.report import provenance
 
+    if not lens and model is not None:
+        raise ValueError("--model is for --lens; give both, or neither")
     done: list[Prepared] = []
+    loaded: dict[str | None, Model] = {}
+
+    def load(dictionary: Dictionary) -> Model:
+        name = model or provenance(dictionary, "model").get("name")
+        if name not in loaded:
+            loaded[name] = model_of(dictionary, name, device, None)
+        return loaded[name]
+
     found = dictionaries_in(folders)
     with step_bar() as on_step:
         for folder in found:
@@ -54,7 +82,7 @@ def prepare(
                 on_step(f"{name}: {part}", n, of)
 
             try:
-                done.append(prepare_view(folder, cache_dir, told))
+                done.append(prepare_view(folder, cache_dir, told, load if lens else None))
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
                     f"interrupted; {len(done)} of {len(found)} dictionaries are prepared: run it "

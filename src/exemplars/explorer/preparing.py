@@ -6,8 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from exemplars.dictionary import Dictionary
+from exemplars.explorer.entropies import read_entropies
 from exemplars.explorer.views import PARTS, View, place_of
+
+if TYPE_CHECKING:
+    from exemplars.models import Model
 
 OnStep = Callable[[str, int, int], None]
 
@@ -33,6 +39,7 @@ def prepare_view(
     folder: str | os.PathLike[str],
     cache: str | os.PathLike[str] | None = None,
     on_step: OnStep = lambda what, done, total: None,
+    model_of: Callable[[Dictionary], Model] | None = None,
 ) -> Prepared:
     """Prepare what `exemplars explore` needs of a dictionary, or find that it is ready.
 
@@ -43,9 +50,12 @@ def prepare_view(
         folder: Of the dictionary.
         cache: Where prepared files go; None for beside the dictionary.
         on_step: Told which part is being prepared, and how many of how many are.
+        model_of: Gives the dictionary's model, to read the lens of every region; None to leave that
+            out. It is called only if the lenses are not there.
 
     Raises:
         PermissionError: Nothing can be written there.
+        MismatchError: Another model than the dictionary's.
     """
     path = Path(folder)
     view = View(path, path.name, place_of(path, None if cache is None else Path(cache), False))
@@ -57,6 +67,8 @@ def prepare_view(
             )
         view.prepare(lambda part: on_step(part, PARTS.index(part), len(PARTS)))
         on_step(PARTS[-1], len(PARTS), len(PARTS))
+        if model_of is not None and "lens_entropy" not in view.columns:
+            read_entropies(view, model_of(view.dictionary), on_step)
         place = view.place / view.fingerprint
         files = sorted(file.name for file in place.iterdir() if not file.name.startswith("."))
         sizes = [(place / name).stat().st_size for name in files]

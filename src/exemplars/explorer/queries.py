@@ -216,7 +216,7 @@ def numbers(view: View, name: str) -> NDArray[Any]:
     """
     if name == "id":
         return np.arange(view.dictionary.n_regions)
-    column = view.columns.get(name)
+    column = view.column(name)
     if column is None:
         raise ValueError(
             f"{name} is not known of this dictionary (yet); it has {', '.join(view.columns)}"
@@ -279,7 +279,7 @@ def _row(
             name: finite(values[name]) if name in values else None
             for name in (
                 "share", "coherence", "mean_dist_theta", "p95_dist_theta", "first_seen",
-                "nn1_cos", "parent_share",
+                "nn1_cos", "parent_share", "pieces", "lens_entropy", "change_cosine",
             )
         },
     }  # fmt: skip
@@ -384,6 +384,7 @@ def _numeric_names() -> tuple[str, ...]:
     return (
         "id", "member_count", "share", "coherence", "mean_dist_theta", "p95_dist_theta",
         "first_seen", "distinct_tokens", "nn1", "nn1_cos", "parent", "parent_share",
+        "pieces", "lens_entropy", "change_cosine",
     )  # fmt: skip
 
 

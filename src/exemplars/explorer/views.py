@@ -44,6 +44,7 @@ PARTS = ("cards", "sphere", "neighbours")
 """In the order in which they are prepared."""
 _REMEMBERED = 8
 _INDEX = "view.json"
+_LENS_ENTROPY = "lens.safetensors"
 _KEYED = (store.REGIONS, store.CONTEXTS, store.LENS)
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
 
@@ -51,9 +52,9 @@ _FINGERPRINT = re.compile("[0-9a-f]{16}")
 class NotReadyError(Exception):
     """A part is still being prepared."""
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, part: str, progress: float | None = None) -> None:
         super().__init__(f"the {part} are being prepared; ask again in a moment")
-        self.part = part
+        self.part, self.progress = part, progress
 
 
 class View:
@@ -89,6 +90,10 @@ class View:
         self._remembered: dict[str, Any] = {}
         self._distance_lock = threading.Lock()
         self.working_on = PARTS[0]
+        self.later: dict[str, Callable[[], None]] = {}
+        """Columns that are made when they are first asked for: a call raises `NotReadyError` until
+        the column is there, and ValueError where it cannot be made."""
+        self._read_lens_entropy()
 
     @property
     def is_temporary(self) -> bool:
@@ -113,6 +118,34 @@ class View:
     def add_columns(self, found: Mapping[str, Column]) -> None:
         """Know more of every region."""
         self._columns = {**self._columns, **found}
+
+    def column(self, name: str) -> Column | None:
+        """A column; None if there is none of this name.
+
+        Raises:
+            NotReadyError: It is being made, since it was asked for.
+            ValueError: It cannot be made; says why.
+        """
+        later = self.later.get(name)
+        if name not in self._columns and later is not None:
+            later()
+        return self._columns.get(name)
+
+    def keep_lens_entropy(self, values: Float32) -> None:
+        """Know the entropy of every region's lens, and keep it for the next time."""
+        from safetensors.numpy import save_file
+
+        self._kept.file(_LENS_ENTROPY, lambda new: save_file({"lens_entropy": values}, new))
+        self._read_lens_entropy()
+
+    def _read_lens_entropy(self) -> None:
+        path = self._kept.known(_LENS_ENTROPY)
+        if path is None:
+            return
+        from safetensors.numpy import load_file
+
+        values = load_file(path)["lens_entropy"]
+        self.add_columns({"lens_entropy": columns.lens_entropy_column(values)})
 
     def part(self, name: str) -> Any:
         """A prepared part.
@@ -260,12 +293,18 @@ class _Kept:
         self.listed = self._read_index()
         self.made: list[str] = []
 
-    def file(self, name: str, write: Callable[[Path], None]) -> Path:
-        """The file, if it is what the index says; else a new one."""
+    def known(self, name: str) -> Path | None:
+        """The file, if it is what the index says."""
         path = self._folder / name
         known = self.listed.get(name)
-        if known is not None and path.is_file() and known == _entry(path):
-            return path
+        return path if known is not None and path.is_file() and known == _entry(path) else None
+
+    def file(self, name: str, write: Callable[[Path], None]) -> Path:
+        """The file, if it is what the index says; else a new one."""
+        known = self.known(name)
+        if known is not None:
+            return known
+        path = self._folder / name
         self._folder.mkdir(parents=True, exist_ok=True)
         _remove_others(self._folder)
         new = self._folder / f".{name}.{os.getpid()}.new"
