@@ -37,6 +37,12 @@ def texts(tmp_path_factory):
     return place
 
 
+@pytest.fixture(autouse=True)
+def beside_the_texts(texts, monkeypatch):
+    """Manifests name files as they were named: from the folder that the build ran in."""
+    monkeypatch.chdir(texts.parent)
+
+
 @pytest.fixture(scope="module")
 def folder(model, texts, tmp_path_factory):
     return _built(model, texts, tmp_path_factory.mktemp("witnesses") / "built")
@@ -66,7 +72,7 @@ def test_members_are_read_again_as_they_were(dictionary, model, directions):
     assert texts is not None
     for region in np.argsort(-dictionary.counts)[:6].tolist():
         steps = []
-        found = read_again(dictionary, model, region, texts, lambda n, of: steps.append((n, of)))
+        found = read_again(dictionary, model, region, texts, lambda *at, to=steps: to.append(at))
         kept = dictionary.contexts.region(region)
         assert found.asked == min(len(kept), MOST)
         assert len(found.members) == found.asked  # all of them, from the texts themselves
@@ -113,7 +119,8 @@ def test_what_cannot_be_read_again_says_why(dictionary, model, tmp_path):
     assert read_again(dictionary, model, 0, None, cancel=cancel).nearest_to(None) is None
 
 
-def test_texts_that_have_changed_are_not_read(model, tmp_path):
+def test_texts_that_have_changed_are_not_read(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     place = tmp_path / "texts.jsonl"
     place.write_text("".join(json.dumps({"text": t}) + "\n" for t in documents(30) if t.strip()))
     made = ex.load(_built(model, place, tmp_path / "built"))
