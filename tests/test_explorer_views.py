@@ -468,7 +468,8 @@ def test_a_rectangle_becomes_a_query(visit, served, layer):
     page.get_by_role("button", name="Rectangle").click()
     corners = on_canvas(
         page,
-        "[[0.3, 0.3], [0.7, 0.7]].flatMap(([x, y]) => p.scene.under([x * p.width, y * p.height], p.view))",
+        "[[0.3, 0.3], [0.7, 0.7]]"
+        ".flatMap(([x, y]) => p.scene.under([x * p.width, y * p.height], p.view))",
     )
     drag(page, [(0.3, 0.3), (0.7, 0.7)])
     page.wait_for_url(re.compile("area="))
