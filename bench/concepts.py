@@ -127,7 +127,7 @@ def measure(
             "region mean": [study.Candidates.of(site.rows, d.means, train) for d in several],
             study.NULL: [c.some(np.arange(n)) for c, n in zip(null, sizes[p], strict=False)],
         }
-        if p >= EXEMPLARS_FROM:
+        if p >= EXEMPLARS_FROM and only is None:
             candidates["exemplar"] = [
                 study.Candidates.of(site.rows, d.exemplars, train) for d in several
             ]
@@ -147,7 +147,7 @@ def measure(
         methods = study.supervised_methods(site.rows)
         report = study.evaluate(site.rows, site.concepts, methods, validated=())
         return study.ConceptReport(tuple(site.concepts), found | report.detections), sizes, chosen
-    more = {f"census mean @{p:g}": p for p in {2.0, chosen["region mean"]}}
+    more = {f"census mean @{p:g}": p for p in {2.0, chosen["region mean"]} & {*percentiles}}
     methods = {}
     for name, p in more.items():
         censuses = [d.means for d in dictionaries(site, p, "census")]
@@ -221,7 +221,9 @@ def main() -> None:
     parser.add_argument("--layer", type=int, action="append")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", type=int, help="of a stream; default: 20,000 and 6,000")
-    parser.add_argument("--only", help="methods whose name has this, and the supervised ones")
+    parser.add_argument(
+        "--only", help="methods of region means whose name has this, and the supervised"
+    )
     parser.add_argument("--percentile", type=float, action="append")
     options = parser.parse_args()
     for model in options.model or SITES:
