@@ -100,7 +100,7 @@ def dictionaries(site: Site, percentile: float, membership: str = "online") -> l
 
 
 def measure(
-    site: Site, percentiles: Sequence[float], only: str | None = None
+    site: Site, percentiles: Sequence[float], only: str | None = None, supervised: bool = True
 ) -> tuple[study.ConceptReport, dict[float, list[int]], dict[str, float]]:
     """All methods at all percentiles, regions of each dictionary, and the chosen percentiles."""
     pairs = study.training_pairs(site.rows.rows, site.concepts)
@@ -139,12 +139,9 @@ def measure(
         print(f"  p = {p:g}: K {sizes[p]}, {seconds:.0f} s", flush=True)
     del null
     chosen = choose(study.ConceptReport(tuple(site.concepts), found))
-    if only is not None:
-        methods = study.supervised_methods(site.rows)
-        report = study.evaluate(site.rows, site.concepts, methods, validated=())
-        return study.ConceptReport(tuple(site.concepts), found | report.detections), sizes, chosen
-    more = {f"census mean @{p:g}": p for p in {2.0, chosen["region mean"]} & {*percentiles}}
-    methods = {}
+    methods = study.supervised_methods(site.rows) if supervised else {}
+    wanted = {2.0, chosen["region mean"]} & {*percentiles} if only is None else ()
+    more = {f"census mean @{p:g}": p for p in wanted}
     for name, p in more.items():
         censuses = [d.means for d in dictionaries(site, p, "census")]
         methods[name] = [study.Candidates.of(site.rows, m, pairs).by_auroc for m in censuses]
@@ -154,7 +151,6 @@ def measure(
             methods[f"{study.K_MEANS} @{p:g}"] = [
                 study.Candidates.of(site.rows, m, pairs).by_auroc for m in fitted
             ]
-    methods |= study.supervised_methods(site.rows)
     report = study.evaluate(site.rows, site.concepts, methods, validated=())
     found |= report.detections
     return study.ConceptReport(tuple(site.concepts), found), sizes, chosen
@@ -221,6 +217,7 @@ def main() -> None:
         "--only", help="methods of region means whose name has this, and the supervised"
     )
     parser.add_argument("--percentile", type=float, action="append")
+    parser.add_argument("--no-supervised", action="store_true", help="leave out what fits labels")
     options = parser.parse_args()
     for model in options.model or SITES:
         source, layers, n_rows = SITES[model]
@@ -232,7 +229,9 @@ def main() -> None:
             print(f"{source.title} {name}", flush=True)
             percentiles = options.percentile or PERCENTILES
             site = load(kept, name, options.rows or n_rows, options.seeds)
-            report, sizes, chosen = measure(site, percentiles, options.only)
+            report, sizes, chosen = measure(
+                site, percentiles, options.only, not options.no_supervised
+            )
             which = f" {options.rows:,} rows" if options.rows else ""
             which += f" {options.only}" if options.only else ""
             first = 0
