@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import probe_table
 from exemplars.figures import COLORS, QUIET, drawing, save_figure
 from rows import markdown
 
@@ -364,7 +365,7 @@ def page() -> str:
                 "every percentile", f"a stream of {row['stream_rows']:,} rows"
             )
         )
-    return "\n".join([*parts, published(found)])
+    return "\n".join([*parts, probe_table.section(), published(found)])
 
 
 def conditions(rows: list[dict]) -> str:
