@@ -56,10 +56,6 @@ class Site:
     def concepts(self) -> list[Concept]:
         return [concept for several in self.sets.values() for concept in several]
 
-    def train(self) -> np.ndarray:
-        texts = (t for c in self.concepts for t in (*c.positive, *c.negative))
-        return self.rows.rows.of(dict.fromkeys(texts))
-
 
 def shards(source: activations.Source, layers: Sequence[int], models: Path, cache: Path):
     texts, folder = ex.texts(activations.documents()), cache / f"{source.folder}-concepts"
@@ -104,10 +100,10 @@ def dictionaries(site: Site, percentile: float, membership: str = "online") -> l
 
 
 def measure(
-    site: Site, percentiles: Sequence[float], only: str | None = None
+    site: Site, percentiles: Sequence[float], only: str | None = None, supervised: bool = True
 ) -> tuple[study.ConceptReport, dict[float, list[int]], dict[str, float]]:
     """All methods at all percentiles, regions of each dictionary, and the chosen percentiles."""
-    train = site.train()
+    pairs = study.training_pairs(site.rows.rows, site.concepts)
     found: dict[str, tuple[study.Detection, ...]] = {}
     built = {p: dictionaries(site, p) for p in percentiles}
     sizes = {p: [len(d) for d in several] for p, several in built.items()}
@@ -120,16 +116,16 @@ def measure(
         np.random.default_rng([seed, 0xD1CE]).permutation(np.flatnonzero(usable))[:most]
         for seed in range(NULL_SEEDS)
     ]
-    null = [study.Candidates.of(site.rows, directions[chosen], train) for chosen in drawn]
+    null = [study.Candidates.of(site.rows, directions[chosen], pairs) for chosen in drawn]
     for p, several in built.items():
         start = time.perf_counter()
         candidates = {
-            "region mean": [study.Candidates.of(site.rows, d.means, train) for d in several],
+            "region mean": [study.Candidates.of(site.rows, d.means, pairs) for d in several],
             study.NULL: [c.some(np.arange(n)) for c, n in zip(null, sizes[p], strict=False)],
         }
-        if p >= EXEMPLARS_FROM:
+        if p >= EXEMPLARS_FROM and only is None:
             candidates["exemplar"] = [
-                study.Candidates.of(site.rows, d.exemplars, train) for d in several
+                study.Candidates.of(site.rows, d.exemplars, pairs) for d in several
             ]
         methods = study.region_methods(candidates, K, precision)
         if only is not None:
@@ -143,22 +139,18 @@ def measure(
         print(f"  p = {p:g}: K {sizes[p]}, {seconds:.0f} s", flush=True)
     del null
     chosen = choose(study.ConceptReport(tuple(site.concepts), found))
-    if only is not None:
-        methods = study.supervised_methods(site.rows)
-        report = study.evaluate(site.rows, site.concepts, methods, validated=())
-        return study.ConceptReport(tuple(site.concepts), found | report.detections), sizes, chosen
-    more = {f"census mean @{p:g}": p for p in {2.0, chosen["region mean"]}}
-    methods = {}
+    methods = study.supervised_methods(site.rows) if supervised else {}
+    wanted = {2.0, chosen["region mean"]} & {*percentiles} if only is None else ()
+    more = {f"census mean @{p:g}": p for p in wanted}
     for name, p in more.items():
         censuses = [d.means for d in dictionaries(site, p, "census")]
-        methods[name] = [study.Candidates.of(site.rows, m, train).by_auroc for m in censuses]
+        methods[name] = [study.Candidates.of(site.rows, m, pairs).by_auroc for m in censuses]
         k = int(np.median(sizes[p]))
         if k <= K_MEANS_AT_MOST:
             fitted = [detectors.kmeans_centroids(directions[usable], k, seed) for seed in range(3)]
             methods[f"{study.K_MEANS} @{p:g}"] = [
-                study.Candidates.of(site.rows, m, train).by_auroc for m in fitted
+                study.Candidates.of(site.rows, m, pairs).by_auroc for m in fitted
             ]
-    methods |= study.supervised_methods(site.rows)
     report = study.evaluate(site.rows, site.concepts, methods, validated=())
     found |= report.detections
     return study.ConceptReport(tuple(site.concepts), found), sizes, chosen
@@ -221,8 +213,11 @@ def main() -> None:
     parser.add_argument("--layer", type=int, action="append")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", type=int, help="of a stream; default: 20,000 and 6,000")
-    parser.add_argument("--only", help="methods whose name has this, and the supervised ones")
+    parser.add_argument(
+        "--only", help="methods of region means whose name has this, and the supervised"
+    )
     parser.add_argument("--percentile", type=float, action="append")
+    parser.add_argument("--no-supervised", action="store_true", help="leave out what fits labels")
     options = parser.parse_args()
     for model in options.model or SITES:
         source, layers, n_rows = SITES[model]
@@ -234,7 +229,9 @@ def main() -> None:
             print(f"{source.title} {name}", flush=True)
             percentiles = options.percentile or PERCENTILES
             site = load(kept, name, options.rows or n_rows, options.seeds)
-            report, sizes, chosen = measure(site, percentiles, options.only)
+            report, sizes, chosen = measure(
+                site, percentiles, options.only, not options.no_supervised
+            )
             which = f" {options.rows:,} rows" if options.rows else ""
             which += f" {options.only}" if options.only else ""
             first = 0

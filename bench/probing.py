@@ -19,6 +19,7 @@ import rows as results
 from activations import CALIBRATION_ROWS, SOURCES, documents
 from exemplars.analyses.labelled import read_axbench, read_text_rows
 from exemplars.analyses.probing import (
+    BASES,
     CODES,
     mean_report,
     probe_tasks,
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--null-seeds", type=int, default=3, help="for each dictionary")
     parser.add_argument("--concepts", type=int, default=None, help="of each set; default: all")
     parser.add_argument("--readout", action="append", default=None)
+    parser.add_argument("--basis", action="append", default=None)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/exemplars/bench")
     parser.add_argument("--print", action="store_true", help="write no row of results")
     options = parser.parse_args()
@@ -80,8 +82,8 @@ def of_site(options, model, site, concepts) -> dict[str, object]:
             )
             reports = probe_tasks(
                 dictionary, rows, tasks, readouts=options.readout or ("binary", "cosine"),
-                k_sparse=[k for k in K_SPARSE if k <= len(dictionary)], seeds=options.null_seeds,
-                stream=stream, seed=seed,
+                bases=options.basis or BASES, seeds=options.null_seeds, stream=stream, seed=seed,
+                k_sparse=[k for k in K_SPARSE if k <= len(dictionary)],
             )  # fmt: skip
             mean = mean_report(reports, seed)
             found.append((percentile, seed, len(dictionary), sum(lost), mean, reports))
@@ -91,13 +93,14 @@ def of_site(options, model, site, concepts) -> dict[str, object]:
                 flush=True,
             )
     return {
-        "what": "k-sparse probes of AxBench concepts, evaluation split, mean over concepts",
+        "what": f"k-sparse probes of AxBench concepts, {model} {site}",
         "inputs": {
             "model": model,
             "fingerprint": kept.describe["model"]["fingerprint"][:16],
             "site": site,
             "documents": kept.describe["texts"]["sha256"][:16],
             "concepts": len(concepts),
+            "null_seeds": options.null_seeds,
             "stream": f"{STREAM_ROWS} rows of the training texts, permuted by the seed",
             "calibration_rows": CALIBRATION_ROWS,
             "intervals": "95 %, bootstrap over concepts; of nulls and seeds mean, least, most",

@@ -3,17 +3,20 @@ r"""Quality against tokens and against seconds: Exemplar Partitioning (EP) besid
     python bench/sae_curves.py rows OUT
     python bench/sae_curves.py train OUT --saelens-python env-saelens/bin/python
     python bench/sae_curves.py measure OUT
-    python bench/sae_curves.py figure OUT
+    python bench/sae_curves.py write OUT
+    python bench/sae_page.py
 
 Both sides read the same streams: the activations of AxBench's training texts (bench/concepts.py),
 documents permuted by a seed, labels unused. EP is calibrated on the first rows of a stream and
-built on its first n; an SAE is trained on the same rows in the same order (bench/train_sae.py), and
-then on the same rows again. Both are evaluated on evaluation texts, of which neither has seen one.
+built on its first n; an SAE is trained on the same rows in the same order (bench/train_sae.py).
+Both are evaluated on evaluation texts, of which neither has seen one; for the F1 match they are
+compared with the latents of one more SAE, of a stream in another order.
 
 `rows` writes the streams for SAELens' environment (see train_sae.py), `train` chooses a learning
-rate by held-out reconstruction and trains, `measure` appends rows to results/sae.jsonl, `figure`
-draws docs/figures/ep_against_sae from those rows alone. Measure with one thread: seconds are of the
-processor (OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1).
+rate by held-out reconstruction and trains, `measure` takes points and goes on where it stopped,
+`write` appends their summary to results/sae.jsonl, of which bench/sae_page.py makes the docs'
+section and figure. Measure with one thread: seconds are of the processor (OMP_NUM_THREADS=1
+OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1).
 """
 
 from __future__ import annotations
@@ -31,25 +34,21 @@ import numpy as np
 
 SITE = "resid_post.18"
 SEEDS = 3
+"""Orders of the stream; an SAE of the same seed reads each."""
 PERCENTILE = 2.0
 TOKENS = (2_048, 5_120, 10_240, 20_480, 50_176, 100_352, 250_880)
 """Multiples of a training batch, so that both sides read the same rows."""
-REPEATED = (501_760, 1_003_520)
-"""Of the SAE alone: the same rows again."""
-COARSE_FIRST = (
-    250_880, 20_480, 2_048, 0, 100_352, 5_120, 50_176, 10_240, 501_760, 1_003_520,
-)  # fmt: skip
+COARSE_FIRST = (250_880, 20_480, 2_048, 0, 100_352, 5_120, 50_176, 10_240)
 """The order of measuring, so that one that is stopped has the whole range."""
 TRIALS = ((256, 3e-4), (256, 1e-3), (256, 3e-3), (1024, 1e-3))
 """Batch size and learning rate, of which the best reconstruction is taken."""
 TRIAL_TOKENS = 100_352
 K_ACTIVE = 32
-RUNS = {"sae-0": (0, K_ACTIVE), "sae-1": (1, K_ACTIVE), "k1-0": (0, 1)}
-"""Of each run, in order: the seed, which also names the stream, and active latents a row."""
-REFERENCE = "sae-0"
-"""Whose last checkpoint the others are matched with."""
-EP, RANDOM_ROWS, UNTRAINED = "EP", "random rows", "untrained SAE"
-SAES = {32: "SAE, k = 32", 1: "SAE, k = 1"}
+REFERENCE = "reference"
+"""The SAE whose last checkpoint the others are matched with, of an order and a seed of its own."""
+RUNS = {**{f"sae-{seed}": seed for seed in range(SEEDS)}, REFERENCE: SEEDS}
+"""By name, the seed, which also names the stream."""
+EP, RANDOM_ROWS, UNTRAINED, SAE = "EP", "random rows", "untrained SAE", f"SAE, k = {K_ACTIVE}"
 MATCH_ROWS = 30_000
 TOP, MIN_ACTIVE = 100, 20
 """Rows that describe a unit, and the positive ones that it needs (compare_sae's defaults)."""
@@ -62,7 +61,7 @@ def site_of(options: argparse.Namespace):
     import exemplars as ex
 
     kept = ex.ActivationShards.open(options.cache / "smollm2-135m-instruct-concepts")
-    return concepts.load(kept, SITE, 10**9, SEEDS)
+    return concepts.load(kept, SITE, 10**9, len(RUNS))
 
 
 def build(site, seed: int, n: int, times: int = 1):
@@ -100,7 +99,7 @@ def write_rows(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     latents = json.loads((options.out / "streams.json").read_text())["latents"]
 
-    def run(name: str, seed: int, k: int, trial: tuple[int, float], *more: object) -> None:
+    def run(name: str, seed: int, trial: tuple[int, float], *more: object) -> None:
         folder = options.out / name
         if (folder / "done").exists():
             return
@@ -109,20 +108,19 @@ def train(options: argparse.Namespace) -> None:
         vectors = options.out / f"stream-{seed}.safetensors"
         command = [
             options.saelens_python, Path(__file__).with_name("train_sae.py"), vectors,
-            "--out", folder, "--latents", latents, "--k", k, "--batch", batch, "--lr", rate,
+            "--out", folder, "--latents", latents, "--k", K_ACTIVE, "--batch", batch, "--lr", rate,
             "--seed", seed, "--order", "stream", "--threads", 1, *more,
         ]  # fmt: skip
         subprocess.run([str(part) for part in command], check=True)
         (folder / "done").touch()
 
     for trial in TRIALS:
-        run(f"trial-{trial[0]}-{trial[1]:g}", 0, K_ACTIVE, trial, "--tokens", TRIAL_TOKENS)
+        run(f"trial-{trial[0]}-{trial[1]:g}", 0, trial, "--tokens", TRIAL_TOKENS)
     best = chosen(options.out)
     print(f"batch {best[0]}, learning rate {best[1]:g}", flush=True)
-    marks = ",".join(map(str, (0, *TOKENS, *REPEATED)))
-    for name, (seed, k) in RUNS.items():
-        end = TOKENS[-1] if name == "k1-0" else REPEATED[-1]
-        run(name, seed, k, best, "--tokens", end, "--checkpoints", marks, "--held-out", 0.01)
+    marks = ",".join(map(str, (0, *TOKENS)))
+    for name, seed in RUNS.items():
+        run(name, seed, best, "--tokens", TOKENS[-1], "--checkpoints", marks, "--held-out", 0.01)
 
 
 def chosen(out: Path) -> tuple[int, float]:
@@ -333,18 +331,12 @@ def sides(options: argparse.Namespace, site, evaluation: Evaluation):
 
     build(site, 0, 4096)  # compiles
     for seed in range(SEEDS):
-        trained = {
-            (line["tokens"], k): partial(sae, name, line)
-            for name, (own, k) in RUNS.items()
-            if own == seed and (options.out / name / "training.jsonl").exists()
-            for line in lines(options.out / name)
-        }
+        name = f"sae-{seed}"
+        trained = {line["tokens"]: partial(sae, name, line) for line in lines(options.out / name)}
         for n in COARSE_FIRST:
             if n in TOKENS:
                 yield EP, seed, n, partial(ep, seed, n)
-            for (tokens, k), make in trained.items():
-                if tokens == n:
-                    yield SAES[k] if n else UNTRAINED, seed, n, make
+            yield SAE if n else UNTRAINED, seed, n, trained[n]
             if n in TOKENS:
                 yield RANDOM_ROWS, seed, n, partial(random_rows, seed, n)
 
@@ -366,12 +358,6 @@ def measure(options: argparse.Namespace) -> None:
     for name, seed, tokens, make in sides(options, site, evaluation):
         wanted = [m for m in measures if m in options.measures.split(",")]
         wanted = [m for m in wanted if (name, seed, tokens, m) not in have]
-        if seed and name not in options.seeded.split(","):
-            continue
-        if seed:  # probes of one seed
-            wanted = [m for m in wanted if not m.startswith("probe")]
-        if reference is None or (name, seed) == (SAES[K_ACTIVE], RUNS[REFERENCE][0]):
-            wanted = [m for m in wanted if m != "match"]
         if options.tokens and str(tokens) not in options.tokens.split(","):
             continue
         side = make() if wanted else None
@@ -389,12 +375,10 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def reference_of(out: Path, evaluation: Evaluation):
-    """The reference SAE's units as sets of rows; None before it is trained."""
+    """The reference SAE's units as sets of rows."""
     from exemplars.analyses.autoencoders import load_sae
 
     folder = out / REFERENCE
-    if not (folder / "training.jsonl").exists():
-        return None
     last = folder / f"tokens-{lines(folder)[-1]['tokens']}"
     return top_rows(load_sae(last).encode(evaluation.match))
 
@@ -405,7 +389,8 @@ def read_points(file: Path) -> list[dict]:
 
 def summary(points: list[dict]) -> list[dict]:
     """One entry for each side and number of tokens: by measure the mean over seeds and concepts,
-    the 95 % bootstrap interval over concepts, and the least and the largest mean of a seed.
+    the least and the largest mean of a seed, and the 95 % bootstrap interval over concepts where
+    the measure has them.
     """
     found = []
     for side, tokens in dict.fromkeys((p["side"], p["tokens"]) for p in points):
@@ -416,33 +401,42 @@ def summary(points: list[dict]) -> list[dict]:
         if "fvu" in mine[0]:
             entry["fvu"] = median(mine, "fvu")
         for name in dict.fromkeys(p["measure"] for p in mine):
-            values = [p["values"] for p in mine if p["measure"] == name]
+            values = np.array([p["values"] for p in mine if p["measure"] == name])
+            each = values.mean(axis=1)
             entry[name] = {
                 "seeds": len(values),
-                "mean": float(np.mean(values)),
-                "interval": list(over_concepts(np.mean(values, axis=0))),
-                "seed_range": [float(f(np.mean(values, axis=1))) for f in (np.min, np.max)],
+                "mean": float(each.mean()),
+                "seed_range": [float(each.min()), float(each.max())],
             }
+            if values.shape[1] > 1:
+                entry[name]["interval"] = list(over_concepts(values.mean(axis=0)))
         found.append(entry)
     return sorted(found, key=lambda entry: (entry["side"], entry["tokens"]))
 
 
 def differences(points: list[dict], other: str) -> list[dict]:
-    """EP less another side, where both have read as many tokens: paired by concept."""
+    """EP less another side, where both have read as many tokens: paired by concept, or by seed
+    where a measure has no concepts.
+    """
     found = []
-    for name in ("detection", "probe 1", "probe all"):
+    for name in dict.fromkeys(p["measure"] for p in points):
         for tokens in TOKENS:
-            means = []
-            for side in (EP, other):
-                wanted = side, tokens, name
-                values = [
-                    p["values"] for p in points if (p["side"], p["tokens"], p["measure"]) == wanted
-                ]
-                means.append(np.mean(values, axis=0) if values else None)
-            if means[0] is not None and means[1] is not None:
-                d = means[0] - means[1]
-                about = {"measure": name, "tokens": tokens, "mean": float(d.mean())}
-                found.append({**about, "interval": list(over_concepts(d))})
+            sides = (EP, tokens, name), (other, tokens, name)
+            ours, theirs = (
+                np.array(
+                    [p["values"] for p in points if (p["side"], p["tokens"], p["measure"]) == s]
+                )
+                for s in sides
+            )
+            if not len(ours) or ours.shape != theirs.shape:
+                continue
+            d = ours - theirs
+            each = d.mean(axis=1)
+            about = {"measure": name, "tokens": tokens, "mean": float(d.mean())}
+            about["seed_range"] = [float(each.min()), float(each.max())]
+            if d.shape[1] > 1:
+                about["interval"] = list(over_concepts(d.mean(axis=0)))
+            found.append(about)
     return found
 
 
@@ -477,14 +471,14 @@ def write(options: argparse.Namespace) -> None:
             "percentile": PERCENTILE,
             "sae": f"TopK of SAELens 6.54.12, k = {K_ACTIVE}",
             "one_pass": TOKENS[-1],
-            "match_rows": MATCH_ROWS,
+            "match": f"with an SAE of another order, {MATCH_ROWS} evaluation rows",
             "intervals": "95 %, bootstrap over 26 concepts",
             "note": options.note,
         },
         trials_fvu=trials,
         chosen=chosen(options.out),
         points=rounded(summary(points)),
-        ep_less_sae=rounded(differences(points, SAES[K_ACTIVE])),
+        ep_less_sae=rounded(differences(points, SAE)),
         ep_less_random_rows=rounded(differences(points, RANDOM_ROWS)),
     )
 
@@ -498,103 +492,6 @@ def rounded(value):
     return round(value, 4) if isinstance(value, float) else value
 
 
-def figure(options: argparse.Namespace) -> None:
-    """From the newest row of results/sae.jsonl alone."""
-    import rows as results
-    from exemplars.figures import save_figure
-
-    rows = [json.loads(line) for line in (results.RESULTS / "sae.jsonl").read_text().splitlines()]
-    row = next(r for r in reversed(rows) if r["what"].startswith("EP against"))
-    place = Path(__file__).parents[1] / "docs" / "figures" / "ep_against_sae"
-    print(*save_figure(draw(row), place))
-
-
-def draw(row: dict):
-    """Quality against tokens above, and against the processor's seconds below."""
-    from exemplars.figures import QUIET, drawing
-
-    panels = [
-        ("concept detection\n(test AUROC of one unit)", ("detection",)),
-        ("probes\n(test accuracy)", ("probe all", "probe 1")),
-        ("features of another SAE\n(held-out F1 of top rows)", ("match",)),
-    ]
-    measured = {name for entry in row["points"] for name in entry}
-    panels = [(title, names) for title, names in panels if measured & {*names}]
-    with drawing(3.2 * len(panels), 5.8) as (figure, first):
-        first.remove()
-        grid = figure.subplots(2, len(panels), sharey="col", sharex="row", squeeze=False)
-        for (title, names), (above, below) in zip(panels, grid.T, strict=True):
-            above.set_title(title, fontsize=9)
-            for name in names:
-                curves(above, row, name, "tokens")
-                curves(below, row, name, "cpu_seconds")
-            above.axvline(row["inputs"]["one_pass"], color=QUIET, linewidth=0.8, linestyle=":")
-            above.set_xlabel("tokens read")
-            below.set_xlabel("CPU seconds of one core,\nwithout the forward pass")
-            for axes in (above, below):
-                axes.set_xscale("log")
-        legend(figure, row, len(panels))
-    return figure
-
-
-def curves(axes, row: dict, name: str, against: str) -> None:
-    """All sides of one measure; what has no training is a level line in the lower row."""
-    from exemplars.figures import COLORS, QUIET
-
-    colors = {EP: COLORS[0], SAES[32]: COLORS[1], SAES[1]: COLORS[2]}
-    solid = name != "probe 1"
-    for side in dict.fromkeys(entry["side"] for entry in row["points"]):
-        mine = [e for e in row["points"] if e["side"] == side and name in e]
-        if not mine:
-            continue
-        means = np.array([e[name]["mean"] for e in mine])
-        if side in colors:
-            x = np.array([e[against] for e in mine])
-            once = np.array([e["tokens"] <= row["inputs"]["one_pass"] for e in mine])
-            style = {"color": colors[side], "linewidth": 1.5 if solid else 1.1}
-            axes.plot(x, means, linestyle="-" if solid else "--", **style)
-            axes.plot(x[once], means[once], "o", color=colors[side], markersize=3.2)
-            axes.plot(
-                x[~once], means[~once], "o", color=colors[side], markersize=4, fillstyle="none"
-            )
-            if solid and name != "match":
-                low, high = np.array([e[name]["interval"] for e in mine]).T
-                axes.fill_between(x, low, high, color=colors[side], alpha=0.13, linewidth=0)
-        elif side == RANDOM_ROWS and against == "tokens":
-            x = [e["tokens"] for e in mine]
-            axes.plot(x, means, color=QUIET, linewidth=1.0, linestyle="-" if solid else "--")
-        else:
-            dashes = "-" if side == RANDOM_ROWS else ":"
-            axes.axhline(means[-1], color=QUIET, linewidth=1.0, linestyle=dashes, alpha=0.8)
-
-
-def legend(figure, row: dict, n_panels: int) -> None:
-    from matplotlib.lines import Line2D
-
-    from exemplars.figures import COLORS, INK, QUIET
-
-    measured = {name for entry in row["points"] for name in entry}
-    colors = {EP: COLORS[0], SAES[32]: COLORS[1], SAES[1]: COLORS[2]}
-    have = {entry["side"] for entry in row["points"]}
-    entries = [
-        Line2D([], [], color=color, marker="o", markersize=3.2, label=side)
-        for side, color in colors.items()
-        if side in have
-    ]
-    if any(entry["tokens"] > row["inputs"]["one_pass"] for entry in row["points"]):
-        hollow = {"marker": "o", "markersize": 4, "fillstyle": "none", "linestyle": "none"}
-        entries.append(Line2D([], [], color=COLORS[1], label="rows read before", **hollow))
-    entries += [
-        Line2D([], [], color=QUIET, label="as many random rows"),
-        Line2D([], [], color=QUIET, linestyle=":", label="untrained SAE"),
-    ]
-    if "probe 1" in measured:
-        entries.append(Line2D([], [], color=INK, linestyle="--", label="probe of one unit"))
-    if "probe all" in measured:
-        entries.append(Line2D([], [], color=INK, label="probe of all units"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=4 if n_panels > 2 else 3)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     stages = {
@@ -602,15 +499,12 @@ def main() -> None:
         "train": train,
         "measure": measure,
         "write": write,
-        "figure": figure,
     }
     parser.add_argument("stage", choices=stages)
     parser.add_argument("out", type=Path, help="folder of streams and SAEs")
     parser.add_argument("--saelens-python", help="of an environment with sae-lens")
     parser.add_argument("--measures", default="detection,probe 1,probe all,match")
     parser.add_argument("--tokens", default="", help="of the points to measure; default: all")
-    parser.add_argument("--seeded", default=f"{EP},{SAES[K_ACTIVE]},{RANDOM_ROWS}",
-                        help="sides that are measured with more than one seed")  # fmt: skip
     parser.add_argument("--note", default="", help="for the row that is written")
     home = Path.home() / ".cache/exemplars"
     parser.add_argument("--cache", type=Path, default=home / "bench")

@@ -1,8 +1,6 @@
 """Concept detection: planted concepts are found, chance is not, and test texts choose nothing."""
 
-import weakref
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +20,14 @@ from exemplars.analyses.concepts import (
     evaluate,
     region_methods,
     supervised_methods,
+    training_pairs,
 )
-from exemplars.analyses.detection import auroc, bootstrap_aurocs, hard_negative_score
+from exemplars.analyses.detection import (
+    auroc,
+    bootstrap_aurocs,
+    hard_negative_score,
+    max_over_positions,
+)
 from exemplars.analyses.labelled import Concept, TextRows, read_text_rows
 from tiny_models import tiny_model
 
@@ -105,7 +109,7 @@ def planted_region(dictionary, centers):
 
 
 def candidates_of(found, directions, concept):
-    return Candidates.of(found, directions, found.rows.of((*concept.positive, *concept.negative)))
+    return Candidates.of(found, directions, training_pairs(found.rows, [concept]))
 
 
 def fitted(candidates, name, positive, negative, k=2):
@@ -138,11 +142,13 @@ def test_the_planted_region_is_found(rows, dictionary, found, concept, basis, na
 
 
 def test_labels_of_chance_are_not_found_on_test_texts(rows, dictionary, found):
-    candidates = Candidates.of(found, dictionary.means, np.arange(80))
+    concepts = [
+        concept_of(rows, np.random.default_rng(seed).permutation(80) % 2 == 1) for seed in range(40)
+    ]
+    candidates = Candidates.of(found, dictionary.means, training_pairs(found.rows, concepts))
     values = {name: [] for name in SEVERAL}
     train = []
-    for seed in range(40):
-        concept = concept_of(rows, np.random.default_rng(seed).permutation(80) % 2 == 1)
+    for concept in concepts:
         positive, negative, *_ = detectors.numbers(rows, concept)
         for name, several in values.items():
             detector = fitted(candidates, name, positive, negative)
@@ -155,16 +161,40 @@ def test_labels_of_chance_are_not_found_on_test_texts(rows, dictionary, found):
     assert np.mean(train) > 0.58  # on the texts it was chosen with, the best of many is too good
 
 
-def test_candidates_score_the_texts_they_are_asked_to_and_no_others(found, dictionary):
-    asked = np.array([3, 0, 17])
-    candidates = Candidates.of(found, dictionary.means, asked)
-    for t in asked:
-        (product,) = found.products(np.array([t]), dictionary.means)
-        assert candidates.scores[t] == pytest.approx(product.max(axis=0), abs=1e-6)
-    assert np.isneginf(np.delete(candidates.scores, asked, axis=0)).all()
+def test_candidates_know_how_each_direction_tells_the_classes_apart(found, dictionary):
+    directions = dictionary.means.copy()
+    directions[1] = np.nan
+    pairs = [(np.array([3, 0, 17]), np.array([40, 2])), (np.array([9]), np.array([2, 41, 5]))]
+    candidates = Candidates.of(found, directions, pairs)
+    for k, direction in enumerate(directions):
+        for pair, values in zip(pairs, candidates.aurocs.values(), strict=True):
+            expected = auroc(*(
+                np.array([p.max() for p in found.products(part, direction[None])]) for part in pair
+            ))  # fmt: skip
+            assert values[k] == (-np.inf if k == 1 else pytest.approx(expected))
     some = candidates.some(np.array([2, 0]))
-    assert np.array_equal(some.scores, candidates.scores[:, [2, 0]])
-    assert np.array_equal(some.directions, dictionary.means[[2, 0]])
+    assert np.array_equal(some.directions, directions[[2, 0]])
+    for mine, whole in zip(some.aurocs.values(), candidates.aurocs.values(), strict=True):
+        assert np.array_equal(mine, whole[[2, 0]])
+    with pytest.raises(ValueError, match="not scored on these training texts"):
+        candidates.by_auroc(pairs[0][0], pairs[1][1])
+
+
+def test_candidates_hold_the_scores_of_a_block_of_directions(found, dictionary, monkeypatch):
+    pairs = [(np.arange(20), np.arange(20, 40))]
+    whole, widths = Candidates.of(found, dictionary.means, pairs), []
+
+    def counted(vectors, starts, directions):
+        widths.append(len(directions))
+        return max_over_positions(vectors, starts, directions)
+
+    monkeypatch.setattr(study, "max_over_positions", counted)
+    monkeypatch.setattr(study, "_DIRECTIONS", 3)
+    blocks = Candidates.of(found, dictionary.means, pairs)
+    assert max(widths) == 3
+    assert sum(widths) == len(dictionary)
+    for mine, theirs in zip(blocks.aurocs.values(), whole.aurocs.values(), strict=True):
+        assert np.array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("name", SEVERAL)
@@ -481,22 +511,6 @@ def test_a_model_end_to_end_leaves_out_texts_without_rows():
     census = ex.census(dictionary, model, stream)
     more = detect_concepts(census, rows, [concept], drawn, k=2, null_seeds=1)
     assert set(more.detections) - set(report.detections) == {"census mean"}
-
-
-def test_the_scores_of_one_set_of_candidates_are_held_at_a_time(
-    dictionary, rows, concepts, report, monkeypatch
-):
-    made, most = [], []
-
-    def remembered(*arguments):
-        candidates = Candidates.of(*arguments)
-        made.append(weakref.ref(candidates.scores))
-        most.append(sum(there() is not None for there in made))
-        return candidates
-
-    monkeypatch.setattr(study, "Candidates", SimpleNamespace(of=remembered))
-    detect_concepts(dictionary, rows, concepts[:1], rows.vectors, k=2, null_seeds=2)
-    assert most == [1] * 6
 
 
 def test_training_texts_that_are_left_out_are_said(dictionary, rows, concepts):

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 
 import exemplars as ex
+from builds import SETTINGS, documents
+from exemplars.analyses.correspondence import SPACES, by_direction
+from exemplars.cli import options
 from exemplars.explorer.assets import INSTALLED, Assets
 from exemplars.explorer.single_file import EXTRAS, export_html
+from exemplars.explorer.views import View
 from synthetic import HOSTILE, synthetic
+from tiny_models import tiny_model
 
 EXTRA = ",".join(EXTRAS)
 
@@ -219,3 +224,181 @@ def test_the_command_writes_it_and_says_what_is_in_it(run, folder, tmp_path):
 def test_a_package_without_its_pages_says_so(tmp_path, folder):
     with pytest.raises(FileNotFoundError, match="install it again"):
         export_html(folder, tmp_path / "x.html", assets=Assets(tmp_path / "nothing"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def built(model, tmp_path_factory):
+    """Two dictionaries of one model, and a text file."""
+    out = tmp_path_factory.mktemp("frozen") / "built"
+    ex.build(model, "resid_post.1", ex.texts(documents()), [10.0, 40.0], out=out, **SETTINGS)
+    return sorted(out.glob("resid*"))
+
+
+def session_of(folder, text="<img src=x onerror=__pwn()>", **more):
+    """As the page saves what was steered."""
+    stats = {"ppl_base": 12.5, "mean_kl": 0.5, "target_hit": 0.25, "ood": 0.0, "tokens": 1}
+    view = View(folder, "x", None)
+    view.close()
+    token = {"type": "token", "v": 1, "i": 0, "id": 5, "text": text, "kl": 0.5, "logprob": -1.0}
+    return {
+        "dictionary": folder.name,
+        "fingerprint": view.fingerprint,
+        "model": {"name": "tiny", "revision": "abc", "site": "resid_post.1", "dtype": "float32"},
+        "asked": {
+            "prompt": "the sea", "client": "a client", "max_new_tokens": 4, "temperature": 0.5,
+            "seed": 7,
+            "variants": [{"name": "v", "items": [
+                {"region": 3, "op": "add", "strength": 0.5, "positions": "generated"}]}],
+        },
+        "answers": [
+            {"name": "baseline", "tokens": [], "end": {"reason": "limit", "stats": stats}},
+            {"name": text, "text": text, "tokens": [token], "end": None},
+        ],
+    } | more  # fmt: skip
+
+
+def test_texts_are_frozen_as_live_text_says_them(built, model, tmp_path):
+    texts = ["the sea 🌊 then naïve there", HOSTILE[0]]
+    done, _, data = written(built[0], tmp_path / "x.html", top=2, traces=texts, model=model)
+    page = data["json"]["d/main"]
+    assert page["frozen"] == {"traces": texts, "sessions": [], "drift": False}
+    dictionary = ex.load(built[0])
+    for i, text in enumerate(texts):
+        found = data["json"][f"d/main/frozen/trace/{i}"]
+        (expected,) = ex.trace(dictionary, model, ex.texts([text]))
+        rows = [row for row in found["rows"] if not row["special"]]
+        assert found["text"] == text
+        assert [row["region"] for row in rows] == expected.region.tolist()
+        assert np.allclose([row["distance"] for row in rows], expected.distance, atol=1e-5)
+        about = found["about"]
+        assert about["dtype"] == "float32"
+        assert about["model"] == model.name
+        assert about["site"] == "resid_post.1"
+        assert about["seed"] == dictionary.provenance.get("seed")
+        assert "revision" in about
+    assert done.parts["live text"] > 1000
+    assert "live text" not in done.left_out[-1]
+    assert done.left_out[-1] == "steering, drift, notes, which need the server"
+    with pytest.raises(ValueError, match="no model to read them with"):
+        export_html(built[0], tmp_path / "y.html", traces=texts)
+    with pytest.raises(ValueError, match="at most 2,048"):
+        export_html(built[0], tmp_path / "y.html", traces=["a " * 2500], model=model)
+    with pytest.raises(ex.MismatchError):
+        export_html(built[0], tmp_path / "y.html", traces=["a"], model=tiny_model(seed=3))
+    assert not (tmp_path / "y.html").exists()
+
+
+def test_a_session_is_frozen_with_what_is_shown_of_it_alone(built, tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps(session_of(built[0], secret="not shown")))
+    files = [tmp_path / "s.json"]
+    done, _, data = written(built[0], tmp_path / "x.html", top=1, sessions=files)
+    found = data["json"]["d/main/frozen/session/0"]
+    assert data["json"]["d/main"]["frozen"]["sessions"] == ["the sea"]
+    assert found["about"] == {
+        "model": "tiny", "name": "tiny", "revision": "abc", "site": "resid_post.1",
+        "dtype": "float32", "seed": 7,
+    }  # fmt: skip
+    assert found["asked"]["variants"][0]["items"][0]["strength"] == 0.5
+    assert found["answers"][1]["tokens"][0]["kl"] == 0.5
+    assert found["answers"][1]["tokens"][0]["text"] == "<img src=x onerror=__pwn()>"
+    for absent in ("not shown", "a client"):
+        assert absent not in json.dumps(data)
+    assert (
+        done.parts["steering"] == len(json.dumps(found, separators=(",", ":"))) + 5 * 4
+    )  # < and >, twice
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: s | {"fingerprint": "0" * 16}, "another dictionary"),
+        (lambda s: s | {"answers": []}, "answers"),
+        (lambda s: s | {"asked": {"prompt": 3}}, "asked"),
+        (lambda s: [s], "saves as JSON"),
+        (lambda s: s | {"answers": [{"name": "x", "tokens": [{"i": 0, "id": 1}]}]}, "text"),
+    ],
+)
+def test_a_session_that_is_none_is_refused(built, tmp_path, change, said):
+    (tmp_path / "s.json").write_text(json.dumps(change(session_of(built[0]))))
+    with pytest.raises(ValueError, match=said):
+        export_html(built[0], tmp_path / "x.html", sessions=[tmp_path / "s.json"])
+    (tmp_path / "s.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        export_html(built[0], tmp_path / "x.html", sessions=[tmp_path / "s.json"])
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_drift_is_frozen_as_the_library_matches(built, tmp_path):
+    done, _, data = written(built[0], tmp_path / "x.html", top=1, drift=built[1])
+    found = data["json"]["frozen/drift"]
+    one, two = (ex.load(folder) for folder in built)
+    pairs = by_direction(SPACES[0], one, two, (one.means, two.means))
+    better = pairs.score > pairs.chance
+    counts = found["counts"]
+    assert counts["kept"] == (better & (pairs.score >= found["cutoff"])).sum() > 0
+    assert counts["kept"] + counts["moved"] + counts["dropped"] == len(one)
+    assert counts["kept"] + counts["moved"] + counts["introduced"] == len(two)
+    assert sum(found["cosines"]["counts"]) == len(pairs.score)
+    assert {kind: page["count"] for kind, page in found["pairs"].items()} == counts
+    kept = [row["cosine"] for row in found["pairs"]["kept"]["rows"]]
+    assert kept == sorted(kept)
+    assert data["json"]["app"]["export"]["drift"]
+    assert done.parts["drift"] > 0
+    assert done.left_out[-1] == "live text, steering, notes, which need the server"
+    other = ex.save(synthetic(30, 8), tmp_path / "narrow")
+    with pytest.raises(ValueError, match="widths differ"):
+        export_html(built[0], tmp_path / "y.html", drift=other)
+
+
+def test_what_was_asked_for_stays_and_regions_go_when_the_file_is_full(built, model, tmp_path):
+    texts = ["the sea there " * 20] * 20
+    options = {"traces": texts, "model": model, "drift": built[1]}
+    whole, _, _ = written(built[0], tmp_path / "whole.html", top=40, **options)
+    small, _, data = written(
+        built[0], tmp_path / "small.html", top=40, max_mb=whole.bytes / 1e6 - 0.05, **options
+    )
+    assert 0 < small.regions < whole.regions
+    assert "d/main/frozen/trace/19" in data["json"]
+    assert "did not fit" in " ".join(small.left_out)
+    with pytest.raises(
+        ValueError, match=r"hold code .* MB, pictures .* MB, live text .* MB, drift"
+    ):
+        export_html(built[0], tmp_path / "none.html", max_mb=0.1, **options)
+
+
+def test_the_command_freezes_what_is_named(run, built, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(options, "load_model", lambda name, *rest: model)
+    (tmp_path / "texts.txt").write_text("the sea\n\n  \nthere 🌊\n", encoding="utf-8")
+    (tmp_path / "texts.jsonl").write_text(json.dumps({"text": "two\nlines"}) + "\n")
+    (tmp_path / "s.json").write_text(json.dumps(session_of(built[0])))
+    out = tmp_path / "x.html"
+    words = ("--trace", tmp_path / "texts.txt", "--steer", tmp_path / "s.json", "--model", "tiny")
+    status, text, err = run(
+        "export", "html", built[0], out, "--top", 2, "--drift", built[1], *words
+    )
+    assert status == 0, err
+    for part in ("code", "pictures", "list", "pages", "live text", "steering", "drift"):
+        assert part in text
+    assert "Left out: " in text
+    data = out.read_text()
+    assert '"d/main/frozen/trace/1"' in data
+    assert '"d/main/frozen/trace/2"' not in data
+    command = ("export", "html", built[0], out, "--overwrite")
+    status, _, err = run(*command, "--trace", tmp_path / "texts.jsonl", "--model", "tiny")
+    assert status == 0, err
+    assert "two\\nlines" in out.read_text()
+    status, _, err = run(*command, "--model", "tiny")
+    assert status == 2
+    assert "--trace" in err
+    (tmp_path / "empty.txt").write_text("\n")
+    status, _, err = run(*command, "--trace", tmp_path / "empty.txt", "--model", "tiny")
+    assert status == 2
+    assert "has 0 texts" in err
+    status, _, err = run("export", "saelens", built[0], tmp_path / "s", "--drift", built[1])
+    assert status == 2
+    assert "--drift" in err

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import exemplars as ex
-from exemplars.cli import explore
+from exemplars.cli import explore, options
 from exemplars.errors import SourceError
 from exemplars.explorer.guard import BODY_BYTES, LoopbackGuard
 from explorer_server import NEEDED, TOKEN, Served
@@ -240,8 +240,8 @@ def test_without_the_extra_one_sentence_says_what_to_install(run, folder, monkey
 def test_a_folder_of_several_opens_them_all(tmp_path):
     for name in ("one", "two"):
         ex.save(synthetic(5, 4), tmp_path / name)
-    assert [p.name for p in explore.dictionaries_in([tmp_path])] == ["one", "two"]
-    assert explore.dictionaries_in([tmp_path / "two"]) == [tmp_path / "two"]
+    assert [p.name for p in options.dictionaries_in([tmp_path])] == ["one", "two"]
+    assert options.dictionaries_in([tmp_path / "two"]) == [tmp_path / "two"]
 
 
 def test_the_start_says_the_link_and_the_tunnel():

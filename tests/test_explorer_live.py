@@ -146,6 +146,40 @@ def test_a_slice_goes_through_tokens_of_a_traced_text(http):
     assert http.post("/api/v1/d/fine/slice", json={"basis": missing}).status_code == 400
 
 
+def test_the_tokens_of_a_text_lie_where_the_exemplars_projection_puts_them(http, opened):
+    messages = lines(http, "d/fine/trace", {"text": TEXT})
+    run = messages[0]["run"]
+    found = http.post("/api/v1/d/fine/passage", json={"run": run}).json()["points"]
+    view = opened.views["fine"]
+    kept = opened.run(run).directions
+    assert [p["i"] for p in found] == sorted(kept)
+    sphere = view.sphere
+    for point in found:
+        flat = sphere.axes[:3].astype(float) @ (kept[point["i"]] - sphere.mean).astype(float)
+        assert np.allclose(point["y"], flat / np.linalg.norm(flat), atol=1e-4)
+    exemplars_ = {k: view.dictionary.exemplars[k] for k in range(len(view.dictionary))}
+    own = live.sphere_points(sphere, live.Run("fine", exemplars_, {}))
+    assert np.allclose([p["y"] for p in own], sphere.points, atol=1e-4)  # 24-bit codes
+    assert http.post("/api/v1/d/coarse/passage", json={"run": run}).status_code == 400
+    assert http.post("/api/v1/d/fine/passage", json={"run": "gone"}).status_code == 404
+
+
+def test_a_slice_through_a_text_says_how_far_each_token_lies_in_it(http, opened):
+    messages = lines(http, "d/fine/trace", {"text": TEXT})
+    places = [row["i"] for row in rows_of(messages) if not row["special"]][:3]
+    basis = {"kind": "run", "run": messages[0]["run"], "positions": places}
+    found = http.post("/api/v1/d/fine/slice", json={"basis": basis}).json()
+    kept = opened.run(messages[0]["run"]).directions
+    within = {p["i"]: p["within"] for p in found["passage"]}
+    three = np.stack([kept[i] for i in places]).astype(float)
+    span = np.linalg.qr(three.T)[0]
+    assert sorted(within) == sorted(kept)
+    for i, direction in kept.items():
+        assert within[i] == pytest.approx(np.linalg.norm(span.T @ direction), abs=1e-4)
+    marks = {tuple(np.round(m["y"], 4)) for m in found["marks"]}
+    assert {tuple(np.round(p["y"], 4)) for p in found["passage"] if p["i"] in places} == marks
+
+
 def steered(region=0, op="add", strength=3.0, **more):
     item = {"region": region, "op": op, "strength": strength, "positions": "generated"} | more
     return {"name": "more of it", "items": [item]}
@@ -158,6 +192,8 @@ def test_steering_says_the_baseline_and_each_variant(http, opened, model):
     assert messages[0]["type"] == "start"
     assert messages[-1]["type"] == "done"
     assert [v["name"] for v in messages[0]["variants"]] == ["baseline", "more of it"]
+    assert messages[0]["model"]["dtype"] == "float32"
+    assert messages[0]["model"]["site"] == SITE
     edit = ex.Edit.add(dictionary.region(2), 3.0, positions="generated")
     for v, edits in enumerate([[], [edit]]):
         (answer,) = ex.generate(model, ["the sea "], edits, chat=False, max_new_tokens=6)

@@ -154,7 +154,7 @@ def test_labels_are_read_as_people_would():
     for answer in (
         "Nouns of the sea", '"Nouns of the sea"', "**Description:** Nouns of the sea\n\nBecause",
         "\n\n- Label: `Nouns of the sea`", "<think>no\nidea</think>\nNouns of the   sea",
-        "# Answer: “Nouns of the sea”",
+        "# Answer: “Nouns of the sea”", "The tokens are:\n- Nouns of the sea\n- and more",
     ):  # fmt: skip
         assert prompts.label_in(answer) == "Nouns of the sea"
     for answer in ("", "\n", "...", "<think>and so on for ever", "Description:", '""'):
@@ -162,6 +162,7 @@ def test_labels_are_read_as_people_would():
     assert prompts.label_in("a\x1b[31mb") == "a\\x1b[31mb"
     assert len(prompts.label_in("word " * 100)) == prompts.MAX_CHARACTERS
     assert prompts.label_in("Answers to questions") == "Answers to questions"
+    assert prompts.label_in("Words before:\n") == "Words before:"
 
 
 @settings(max_examples=50)

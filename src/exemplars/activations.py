@@ -156,6 +156,39 @@ def window_activations(
     )
 
 
+def continued_activations(
+    model: Model, site: str, ids: NDArray[np.int64], past: Any
+) -> torch.Tensor:
+    """The activations of tokens that follow those in a cache, which then holds them too.
+
+    The cache is filled up to the site alone, as the pass goes no further. The vectors are those of
+    one pass over all tokens but for rounding, where the model is causal and its layers keep all
+    that they need in the cache.
+
+    Args:
+        model: From `load_model`.
+        site: One site, in any spelling.
+        ids: (n,) of one text, after the tokens that the cache holds.
+        past: A cache of transformers, as its models take it in `past_key_values`.
+
+    Returns:
+        (n, D) on the CPU, in the model's dtype.
+
+    Raises:
+        ActivationError: If the site gives no vector per token.
+        ValueError: If the model has no such site, takes no cache, or reads no text of this length.
+    """
+    if "past_key_values" not in model.accepts:
+        raise ValueError(f"{type(model.module).__name__} takes no past_key_values")
+    before, n = int(past.get_seq_length()), len(ids)
+    every = np.ones((1, n), np.bool_)
+    position = np.arange(before, before + n)[None]
+    batch = TokenBatch(ids[None], every, every, np.zeros((1, n), np.int64), position, position)
+    with _Reader(model, [model.site(site)]) as reader:
+        (vectors,) = reader.run(batch, past).values()
+    return vectors.cpu()
+
+
 class _AllCaptured(BaseException):
     """Ends a forward pass once every site has spoken. No `except Exception` may stop it."""
 
@@ -185,12 +218,17 @@ class _Reader:
     def __exit__(self, *_: object) -> None:
         self.undo.close()
 
-    def run(self, batch: TokenBatch) -> dict[str, torch.Tensor]:
+    def run(self, batch: TokenBatch, past: Any = None) -> dict[str, torch.Tensor]:
         """By site, the vectors (n, D) of the batch's kept tokens, on the model's device."""
         import torch
 
         ids = torch.from_numpy(batch.ids).to(self.model.device)
         inputs = self._inputs(batch)
+        if past is not None:
+            inputs |= {"past_key_values": past, "use_cache": True}
+            if "attention_mask" in inputs:
+                n_attended = (1, int(past.get_seq_length()) + batch.ids.shape[1])
+                inputs["attention_mask"] = torch.ones(n_attended, dtype=torch.long).to(ids.device)
         self.found, self.shape = {}, batch.ids.shape
         self.rows = np.flatnonzero(batch.rows)
         try:

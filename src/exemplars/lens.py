@@ -104,6 +104,31 @@ def lens_probabilities(
     return np.concatenate([np.empty((0, vocabulary), np.float32), *found])
 
 
+def lens_entropies(
+    model: Model, directions: NDArray[np.float32], chunk: int = 64
+) -> NDArray[np.float32]:
+    """How undecided each direction is about tokens: the entropy of `lens_probabilities`, in nats.
+
+    0 where one token takes all, ln V where all V are alike.
+
+    Args:
+        model: With a language-model head.
+        directions: (K, D), D the width of the residual stream.
+        chunk: Directions at a time.
+
+    Returns:
+        (K,) float32.
+
+    Raises:
+        MismatchError, ValueError: As of `logit_lens`.
+    """
+    found = [np.empty(0, np.float32)]
+    for logits in _token_scores(model, directions, "lens", chunk):
+        logarithms = logits.log_softmax(dim=1)
+        found.append(-(logarithms.exp() * logarithms).sum(dim=1).cpu().numpy())
+    return np.concatenate(found)
+
+
 def embedding_lens(
     model: Model, directions: NDArray[np.float32], k: int = 8
 ) -> tuple[list[list[str]], NDArray[np.float32]]:

@@ -11,7 +11,7 @@ texts within each, for several.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -34,7 +34,11 @@ from exemplars.geometry import Float32, Float64, Int64
 RESAMPLES = 1000
 NULL, K_MEANS = "random rows", "k-means centroid"
 SCORES = ("cosine", "dot")
+_DIRECTIONS = 4096
+"""Whose scores of all training texts are held at once."""
 
+Pair = tuple[Int64, Int64]
+"""Numbers of the positive and of the negative texts of a concept, or of a half of them."""
 Fit = Callable[[Int64, Int64], Detector]
 """Numbers of positive and negative training texts -> a detector."""
 
@@ -165,7 +169,7 @@ class _Texts:
     positive: Int64
     negative: Int64
     held: tuple[Int64, ...]
-    halves: tuple[tuple[Int64, Int64], ...]
+    halves: tuple[Pair, ...]
 
     @classmethod
     def of(cls, rows: TextRows, concept: Concept) -> _Texts:
@@ -175,6 +179,10 @@ class _Texts:
         )
         halves = tuple((positive[a], negative[b]) for a, b in parts)
         return cls(positive, negative, tuple(held), halves)
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        return ((self.positive, self.negative), *self.halves)
 
 
 class _Steps:
@@ -282,28 +290,35 @@ def _detections(
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Directions that compete for a concept, and how every text scores on each."""
+    """Directions that compete for concepts, and how each tells their training texts apart."""
 
     rows: SiteRows
     directions: Float32
     """(K, D) unit rows; NaN where a region has no members."""
-    scores: Float32
-    """(T, K) largest product of each text's rows with each direction; −inf in texts not asked."""
-    _orders: dict[bytes, Int64] = field(default_factory=dict, repr=False)
+    aurocs: Mapping[bytes, Float64]
+    """By pair of classes, (K,) on its texts; −inf where a region has no members."""
 
     @classmethod
-    def of(cls, rows: SiteRows, directions: Float32, texts: Int64) -> Candidates:
-        """Score these texts on these directions."""
-        usable = np.where(np.isfinite(directions), directions, np.float32(0))
+    def of(cls, rows: SiteRows, directions: Float32, pairs: Sequence[Pair]) -> Candidates:
+        """Score the texts of these pairs of classes, a block of directions at a time."""
+        texts = np.unique(np.concatenate([part for pair in pairs for part in pair]))
+        places = [tuple(np.searchsorted(texts, part) for part in pair) for pair in pairs]
         part = rows.texts(texts)
-        scores = np.full((len(rows.rows.texts), len(directions)), -np.inf, np.float32)
-        scores[texts] = max_over_positions(part.directions, part.rows.starts, usable)
-        scores[:, ~np.isfinite(directions).all(axis=1)] = -np.inf
-        return cls(rows, directions, scores)
+        usable = np.asarray(np.isfinite(directions).all(axis=1))
+        found = np.empty((len(pairs), len(directions)))
+        for first in range(0, len(directions), _DIRECTIONS):
+            block = slice(first, first + _DIRECTIONS)
+            given = np.where(usable[block, None], directions[block], np.float32(0))
+            scores = max_over_positions(part.directions, part.rows.starts, given)
+            for values, (positive, negative) in zip(found, places, strict=True):
+                values[block] = aurocs(scores[positive], scores[negative])
+        found[:, ~usable] = -np.inf
+        return cls(rows, directions, dict(zip(map(_key, pairs), found, strict=True)))
 
     def some(self, chosen: Int64) -> Candidates:
         """Only these, in this order."""
-        return Candidates(self.rows, self.directions[chosen], self.scores[:, chosen])
+        some = {key: values[chosen] for key, values in self.aurocs.items()}
+        return Candidates(self.rows, self.directions[chosen], some)
 
     def by_auroc(self, positive: Int64, negative: Int64) -> Detector:
         """The direction of the best AUROC on training texts; of equal ones the first."""
@@ -320,13 +335,7 @@ class Candidates:
         standard deviation over the training texts.
         """
         chosen = self._order(positive, negative)[:k]
-        spread = self.scores[np.concatenate([positive, negative])][:, chosen].std(axis=0)
-        return Detector(
-            self.directions[chosen],
-            1 / np.maximum(spread.astype(np.float64), 1e-6),
-            "max",
-            tuple(map(int, chosen)),
-        )
+        return self._summed(positive, negative, self.directions[chosen], chosen)
 
     def anchored(
         self, positive: Int64, negative: Int64, k: int, precision: Float64 | None = None
@@ -348,22 +357,38 @@ class Candidates:
             difference = difference @ precision
         lengths = np.linalg.norm(difference, axis=1, keepdims=True)
         directions = (difference / np.maximum(lengths, 1e-12)).astype(np.float32)
-        spread = np.std([p.max(0) for p in self.rows.products(texts, directions)], axis=0)
+        return self._summed(positive, negative, directions, chosen)
+
+    def _summed(
+        self, positive: Int64, negative: Int64, directions: Float32, regions: Int64
+    ) -> Detector:
+        """Scores of directions, each in units of its standard deviation over the training texts."""
+        products = self.rows.products(np.concatenate([positive, negative]), directions)
+        spread = np.std([p.max(0) for p in products], axis=0)
         weights = 1 / np.maximum(spread.astype(np.float64), 1e-6)
-        return Detector(directions, weights, "max", tuple(map(int, chosen)))
+        return Detector(directions, weights, "max", tuple(map(int, regions)))
 
     def _order(self, positive: Int64, negative: Int64) -> Int64:
         """Usable candidates by AUROC on training texts, best first, of equal ones the first."""
-        key = positive.tobytes() + b"|" + negative.tobytes()
-        if key not in self._orders:
-            found = aurocs(self.scores[positive], self.scores[negative])
-            found[~np.isfinite(self.directions).all(axis=1)] = -np.inf
-            n_usable = int(np.isfinite(found).sum())
-            self._orders[key] = np.argsort(-found, kind="stable")[:n_usable]
-        return self._orders[key]
+        found = self.aurocs.get(_key((positive, negative)))
+        if found is None:
+            raise ValueError(
+                "the candidates were not scored on these training texts; give their two classes "
+                "to Candidates.of"
+            )
+        return np.argsort(-found, kind="stable")[: int(np.isfinite(found).sum())]
 
     def _detector(self, k: int) -> Detector:
         return one_direction(self.directions[k], region=int(k))
+
+
+def training_pairs(rows: TextRows, concepts: Sequence[Concept]) -> list[Pair]:
+    """Numbers of each concept's positive and negative training texts, and those of their halves."""
+    return [pair for concept in concepts for pair in _Texts.of(rows, concept).pairs]
+
+
+def _key(pair: Pair) -> bytes:
+    return b"|".join(np.asarray(part, np.int64).tobytes() for part in pair)
 
 
 def detect_concepts(
@@ -403,7 +428,7 @@ def detect_concepts(
         raise ValueError(f"null_seeds is {null_seeds} and k is {k}, expected positive numbers")
     found = detectors.site_rows(rows, dictionary.calibration)
     kept, lost = zip(*(without_empty(found.rows, concept) for concept in concepts), strict=True)
-    train = found.rows.of(dict.fromkeys(text for c in kept for text in (*c.positive, *c.negative)))
+    pairs = training_pairs(found.rows, kept)
     drawn, _, _ = usable_directions(stream, 0, dictionary.calibration)
     sets = _direction_sets(dictionary, drawn, range(seed, seed + null_seeds))
     if len(drawn) < 2 * len(dictionary):
@@ -420,10 +445,9 @@ def detect_concepts(
     precision = detectors.shrunk_precision(drawn)
     fitted = _Fitted(found.rows, kept)
     steps = _Steps("choosing directions", len(sets) * len(kept), on_step)
-    for name, directions in sets:  # no two are held at once: each scores all texts
-        one = {name: [Candidates.of(found, directions(), train)]}
+    for name, directions in sets:
+        one = {name: [Candidates.of(found, directions(), pairs)]}
         fitted.add(region_methods(one, k, precision), steps)
-        del one
     steps = _Steps("fitting probes", len(kept), on_step)
     fitted.add(supervised_methods(found, seed), steps)
     return _tested(found, kept, fitted, notes, on_step)

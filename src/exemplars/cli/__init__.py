@@ -27,6 +27,7 @@ from exemplars.cli import growth as growth
 from exemplars.cli import label as label
 from exemplars.cli import novelty as novelty
 from exemplars.cli import patch as patch
+from exemplars.cli import prepare as prepare
 from exemplars.cli import probe as probe
 from exemplars.cli import resolution as resolution
 from exemplars.cli import sae as sae
@@ -42,7 +43,7 @@ _VERBS = (
     *("behavior", "steer", "patch"),
     *("compare", "drift", "families", "stability"),
     *("growth", "novelty", "resolution", "trajectories"),
-    *("explore", "export", "import-reference", "doctor"),
+    *("explore", "prepare", "export", "import-reference", "doctor"),
 )  # as `exemplars --help` lists them
 app.registered_commands.sort(
     key=lambda verb: _VERBS.index(verb.name or getattr(verb.callback, "__name__", ""))

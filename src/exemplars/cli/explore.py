@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exemplars.cli.application import app
-from exemplars.cli.options import Device, example, load_model
+from exemplars.cli.options import Device, dictionaries_in, example, load_model
 from exemplars.cli.terminal import say
 from exemplars.errors import ExemplarsError
 
@@ -98,25 +98,6 @@ def explore(
     finally:
         listening.close()
         explorer.close()
-
-
-def dictionaries_in(folders: list[Path]) -> list[Path]:
-    """Folders of dictionaries; one that holds several stands for them all.
-
-    Raises:
-        ValueError: A folder is neither.
-    """
-    from exemplars import store
-
-    found: list[Path] = []
-    for folder in folders:
-        inside = sorted(path.parent for path in folder.glob(f"*/{store.MANIFEST}"))
-        if (folder / store.MANIFEST).is_file() or not inside:
-            inside = [folder]
-        found += inside
-    for folder in found:
-        store.manifest_of(folder)
-    return found
 
 
 def _loaded(name: str, device: str) -> Model:

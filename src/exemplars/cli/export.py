@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exemplars.cli.application import app
-from exemplars.cli.options import Folder, Json, example, open_dictionary
+from exemplars.cli.options import (
+    Folder,
+    Json,
+    OtherModel,
+    example,
+    model_of,
+    open_dictionary,
+)
 from exemplars.cli.terminal import print_result, say
 
 if TYPE_CHECKING:
@@ -20,6 +27,8 @@ if TYPE_CHECKING:
     from exemplars.export import Export
     from exemplars.export.directions import DirectionExport
 
+_TYPED = {"regions": "region", "traces": "trace", "sessions": "steer"}
+"""Options by the argument that they become, where the two differ."""
 _LAYERS = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", re.ASCII)
 
 
@@ -29,7 +38,8 @@ _LAYERS = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", re.ASCII)
         "  exemplars export sparsify gpt2-l6-p2 coders --min-members 10\n"
         "  exemplars export gguf gpt2-l6-p2 region42.gguf --region 42 --strength 0.5\n"
         "  exemplars export lm-eval gpt2-l6-p2 ablate42.csv --region 42\n"
-        "  exemplars export html gpt2-l6-p2 gpt2-l6-p2.html --top 300"
+        "  exemplars export html gpt2-l6-p2 gpt2-l6-p2.html --top 300\n"
+        "  exemplars export html gpt2-l6-p2 shown.html --trace texts.txt --drift gpt2-tuned-l6-p2"
     )
 )
 def export(
@@ -101,6 +111,27 @@ def export(
         float | None,
         typer.Option(help="html: megabytes, at most. Default: 25.", min=0.1),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="html: texts to read through the model, one a line, or JSON Lines (.jsonl); the "
+            "file shows their regions."
+        ),
+    ] = None,
+    steer: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="html: a steering session, as the explorer saves it (JSON). Repeat for several."
+        ),
+    ] = None,
+    drift: Annotated[
+        Path | None,
+        typer.Option(help="html: a dictionary that this one became; the file says what changed."),
+    ] = None,
+    model: OtherModel = None,
+    device: Annotated[
+        str | None, typer.Option(help="html: where the model of --trace runs. Default: cpu.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an export that is there.")
     ] = False,
@@ -113,7 +144,8 @@ def export(
         "top": top, "min_members": min_members, "dtype": dtype, "hookpoint": hookpoint,
         "region": region or None, "strength": strength, "unit": unit, "layers": layers,
         "model_hint": model_hint, "action": action, "sparsify": sparsify,
-        "corpus_text": corpus_text, "max_mb": max_mb,
+        "corpus_text": corpus_text, "max_mb": max_mb, "trace": trace, "steer": steer or None,
+        "drift": drift, "model": model, "device": device,
     }  # fmt: skip
     check_options(format_, given)
     options = {name: value for name, value in given.items() if value is not None}
@@ -146,9 +178,9 @@ def check_options(format_: str, given: Mapping[str, Any]) -> None:
     if format_ not in known_formats:
         check_format(format_, "html")
     write: Any = known_formats[format_]
-    known = {
-        "region" if name == "regions" else name for name in inspect.signature(write).parameters
-    }
+    known = {_TYPED.get(name, name) for name in inspect.signature(write).parameters}
+    if format_ == "html":
+        known.add("device")
     wrong = [name for name, value in given.items() if value is not None and name not in known]
     if wrong:
         flag = "--" + wrong[0].replace("_", "-")
@@ -246,8 +278,17 @@ def _write_html(folder: Path, out: Path, options: dict[str, Any]) -> tuple[Singl
     from exemplars.cli.terminal import step_bar
     from exemplars.explorer.single_file import export_html
 
-    if "region" in options:
-        options["regions"] = options.pop("region")
+    for argument, typed in _TYPED.items():
+        if typed in options:
+            options[argument] = options.pop(typed)
+    name, device = options.pop("model", None), options.pop("device", None)
+    if "traces" in options:
+        from exemplars.explorer.frozen import texts_to_trace
+
+        options["traces"] = texts_to_trace(options["traces"])
+        options["model"] = model_of(open_dictionary(folder), name, device or "cpu", None)
+    elif name or device:
+        raise ValueError("--model and --device are for --trace; give texts to read, or leave them")
     with step_bar() as on_step:
         done = export_html(folder, out, on_step=on_step, **options)
     return done, single_file_text(done)

@@ -81,6 +81,25 @@ def open_dictionary(folder: Path) -> Dictionary:
     return ex.load(folder)
 
 
+def dictionaries_in(folders: list[Path]) -> list[Path]:
+    """Folders of dictionaries; one that holds several stands for them all.
+
+    Raises:
+        ValueError: A folder is neither.
+    """
+    from exemplars import store
+
+    found: list[Path] = []
+    for folder in folders:
+        inside = sorted(path.parent for path in folder.glob(f"*/{store.MANIFEST}"))
+        if (folder / store.MANIFEST).is_file() or not inside:
+            inside = [folder]
+        found += inside
+    for folder in found:
+        store.manifest_of(folder)
+    return found
+
+
 def model_of(
     dictionary: Dictionary,
     name: str | None,

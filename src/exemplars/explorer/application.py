@@ -46,6 +46,12 @@ class SliceBody(Body):
     basis: dict[str, Any]
 
 
+class PassageBody(Body):
+    """A text that was traced."""
+
+    run: str = Field(max_length=40)
+
+
 class ExportBody(Body):
     """What goes into one file."""
 
@@ -128,7 +134,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(NotReadyError)
     def _not_ready(request: Request, error: NotReadyError) -> JSONResponse:
-        about = {"ok": True, "status": "preparing", "stage": error.part, "progress": None}
+        about = {
+            "ok": True, "status": "preparing", "stage": error.part, "progress": error.progress,
+        }  # fmt: skip
         return JSONResponse(about, 202, {"Retry-After": "1"})
 
     kinds: tuple[tuple[type[Exception], int], ...] = (
@@ -209,6 +217,12 @@ def _add_dictionary(app: FastAPI, explorer: Explorer) -> None:
         begun = time.perf_counter()
         listed = explorer.listed(slug)
         return answered(contents.slice_answer(explorer, listed, body.basis), begun, listed.view)
+
+    @app.post(f"{API}/d/{{slug}}/passage")
+    def place_passage(slug: str, body: PassageBody) -> Response:
+        begun = time.perf_counter()
+        listed = explorer.listed(slug)
+        return answered(contents.passage_answer(explorer, listed, body.run), begun, listed.view)
 
 
 def _add_regions(app: FastAPI, explorer: Explorer) -> None:

@@ -85,6 +85,13 @@ def member_columns(dictionary: Dictionary) -> dict[str, Column]:
     }
 
 
+def lens_entropy_column(values: Float32) -> Column:
+    """The column of (K,) entropies in nats."""
+    return Column(
+        values, "nats", "entropy of the tokens that the exemplar reads as, through the logit lens"
+    )
+
+
 def distances_in_thresholds(
     members: MemberStatistics, threshold: float
 ) -> tuple[Float32, Float32, Float32]:

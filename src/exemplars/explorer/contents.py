@@ -73,6 +73,7 @@ def _entry(explorer: Explorer, view: View) -> dict[str, Any]:
 
 def dictionary_answer(explorer: Explorer, slug: str) -> dict[str, Any]:
     """The page of a dictionary."""
+    explorer.drifts.add_changes(explorer.views, slug)
     found = pages.dictionary_page(explorer.listed(slug).view)
     return found | {"relations": relations.related(explorer.views, slug)}
 
@@ -162,10 +163,21 @@ def slice_answer(explorer: Explorer, listed: Listed, basis: Mapping[str, Any]) -
     if kind == "run":
         named = _tokens(explorer, listed, basis)
         rows = slices.through(np.stack([row for _, _, row in named]))
-        return pages.slice_page(listed, rows, "run", named)
+        passage = live.slice_points(rows, explorer.run(str(basis.get("run"))))
+        return pages.slice_page(listed, rows, "run", named) | {"passage": passage}
     raise ValueError(
         f"the kind of basis is {str(kind)[:40]!r}; choose pca, regions, local, run or random"
     )
+
+
+def passage_answer(explorer: Explorer, listed: Listed, run: str) -> dict[str, Any]:
+    """Where the tokens of a text that was traced lie on the projected sphere.
+
+    Raises:
+        LookupError: The text is not kept any more.
+        ValueError: It was traced with another dictionary, or there is no sphere.
+    """
+    return {"points": live.sphere_points(listed.view.sphere, _run(explorer, listed, run))}
 
 
 def columns_bytes(listed: Listed, names: Sequence[str] | None = None) -> bytes:
@@ -183,6 +195,8 @@ def columns_bytes(listed: Listed, names: Sequence[str] | None = None) -> bytes:
         without = view.cards.token_codes < 0
     arrays["flags"] = region_flags(view.dictionary.counts, labelled, without)
     if names is not None:
+        asked = {name: view.column(name) for name in names if name not in arrays}
+        arrays |= {name: column.values for name, column in asked.items() if column is not None}
         unknown = [name for name in names if name not in arrays]
         if unknown:
             raise ValueError(f"there is no column {unknown[0][:40]!r}; see columns of the page")
@@ -231,14 +245,20 @@ def _tokens(
     explorer: Explorer, listed: Listed, basis: Mapping[str, Any]
 ) -> list[tuple[int | None, str, Any]]:
     """Three tokens of a text that was traced."""
-    run = explorer.run(str(basis.get("run")))
+    run = _run(explorer, listed, str(basis.get("run")))
     positions = _integers(basis.get("positions"), "positions")
-    if run.slug != listed.view.slug:
-        raise ValueError(f"this text was traced with {run.slug}; trace it with this dictionary")
     missing = [i for i in positions if i not in run.directions]
     if missing or len(positions) != 3:
         raise ValueError(f"positions are {positions}, expected three tokens that have a direction")
     return [(None, run.texts[i], run.directions[i]) for i in positions]
+
+
+def _run(explorer: Explorer, listed: Listed, name: str) -> live.Run:
+    """A text that was traced with a dictionary."""
+    run = explorer.run(name)
+    if run.slug != listed.view.slug:
+        raise ValueError(f"this text was traced with {run.slug}; trace it with this dictionary")
+    return run
 
 
 def _band(text: str | None) -> tuple[float, float] | None:

@@ -22,6 +22,8 @@ from exemplars.building import tokenization_of
 from exemplars.calibration import as_vectors
 from exemplars.dictionary import Dictionary
 from exemplars.explorer.offsets import utf16_offsets
+from exemplars.explorer.prefixes import Prefixes, Reading, in_doubt, window_of
+from exemplars.explorer.sphere import Sphere, projected, unit
 from exemplars.explorer.views import finite
 from exemplars.explorer.worker import Job
 from exemplars.generation import stream
@@ -40,10 +42,9 @@ from exemplars.intervene import Edit, edited
 from exemplars.lens import token_texts
 from exemplars.tokenization import (
     LocatedDocument,
-    TokenBatch,
     Tokenization,
-    TokenWindow,
     locate,
+    token_windows,
     tokenize_prompts,
 )
 
@@ -88,6 +89,40 @@ class Steering:
     max_new_tokens: int
     temperature: float
     seed: int
+
+
+def sphere_points(sphere: Sphere, run: Run) -> list[dict[str, Any]]:
+    """Where the tokens of a text lie on the projected sphere, as the exemplars do."""
+    numbers = list(run.directions)
+    if not numbers:
+        return []
+    directions = np.stack([run.directions[i] for i in numbers])
+    coordinates = projected(directions, sphere.axes[:3]) - sphere.axes[:3] @ sphere.mean
+    points = unit(coordinates)
+    return [{"i": i, "y": y} for i, y in zip(numbers, points.tolist(), strict=True)]
+
+
+def slice_points(basis: Float32, run: Run) -> list[dict[str, Any]]:
+    """Where the tokens of a text point in a slice, and the length of that part of each direction.
+
+    Args:
+        basis: (3, D) orthonormal rows of the slice.
+        run: The text.
+
+    Returns:
+        For each token its number, (3,) unit, and how much of the direction lies in the slice: 0 to
+        1, its cosine with what is drawn.
+    """
+    numbers = list(run.directions)
+    if not numbers:
+        return []
+    inside = projected(np.stack([run.directions[i] for i in numbers]), basis)
+    lengths = np.linalg.norm(inside, axis=1)
+    points = unit(inside)
+    return [
+        {"i": i, "text": run.texts.get(i, ""), "y": y, "within": within}
+        for i, y, within in zip(numbers, points.tolist(), lengths.tolist(), strict=True)
+    ]
 
 
 def nearest_regions(dictionary: Dictionary, vectors: Float32, k: int) -> tuple[Int64, Float64]:
@@ -143,8 +178,12 @@ def trace_text(
     *,
     topk: int = 3,
     skip_special: bool = True,
+    prefixes: Prefixes | None = None,
 ) -> Run:
     """Say the nearest regions of every token of a text, a part of the text at a time.
+
+    What the text has in common with the one before is not computed again, where the model can go on
+    from there: regions are those of a full run, and distances within `prefixes.TOLERANCE` of it.
 
     Args:
         dictionary: Built from text, with regions.
@@ -154,6 +193,7 @@ def trace_text(
         slug: The dictionary's name in addresses.
         topk: Regions of each token, at most 7.
         skip_special: Say nothing of tokens that a build leaves out, but that they are there.
+        prefixes: What is kept of the text before; None to read the text by itself.
 
     Returns:
         The tokens and their directions.
@@ -180,22 +220,24 @@ def trace_text(
     )
     directions: dict[int, Float32] = {}
     names: dict[int, str] = {}
+    reused = 0
     ms = {"tokenise": 1000 * (time.perf_counter() - begun), "forward": 0.0, "assign": 0.0}
     if every is not None and n:
         kept = ordinary.position if ordinary is not None else np.empty(0, np.int64)
         rows = _Rows(dictionary, model, every, np.isin(every.position, kept), topk, skip_special)
-        clock = time.perf_counter()
-        for (batch,) in read_activations(model, [str(dictionary.site)], texts, whole):
+        memory = prefixes if prefixes is not None else Prefixes()
+        before = memory.begin(id(model), dictionary.site, slug, topk)
+        for piece in _pieces(texts, model, whole):
             if job.cancel.is_set():
                 break
-            ms["forward"] += 1000 * (time.perf_counter() - clock)
-            clock = time.perf_counter()
-            directions |= _say_rows(rows, batch.position, as_vectors(batch.vectors), job)
-            ms["assign"] += 1000 * (time.perf_counter() - clock)
-            clock = time.perf_counter()
+            read = _read(dictionary, model, piece.ids, memory, before, max(topk, 2), ms)
+            directions |= _say_rows(rows, piece, read, max(topk, 2), job, ms)
+            if not job.cancel.is_set():
+                memory.keep(read)
+            reused += int(piece.rows[: read.same].sum())
         names = dict(enumerate(rows.names))
     if not job.cancel.is_set():
-        job.put("end", ms=ms)
+        job.put("end", ms=ms, reused=reused)
     return Run(slug, directions, names)
 
 
@@ -281,6 +323,12 @@ def steer_text(dictionary: Dictionary, model: Model, asked: Steering, job: Job) 
         session=job.id,
         variants=[{"v": v, "name": name} for v, (name, _, _) in enumerate(variants)],
         seed=asked.seed,
+        model={
+            "name": model.name,
+            "revision": model.revision,
+            "site": dictionary.site,
+            "dtype": str(model.dtype).removeprefix("torch."),
+        },
         norm=finite(dictionary.calibration.vector_norms[1]),
         prompt_tokens=len(prompt.ids),
     )
@@ -435,24 +483,85 @@ class _Rows:
         }
 
 
-def _say_rows(rows: _Rows, positions: Int64, vectors: Float32, job: Job) -> dict[int, Float32]:
-    """Say what the vectors of some tokens are near to; their directions."""
+@dataclass(frozen=True)
+class _Piece:
+    """What the model attends to at once."""
+
+    ids: Int64
+    rows: NDArray[np.bool_]
+    """(n,) which of its tokens are of the text: all but a BOS that is repeated."""
+    position: Int64
+    """(n,) in the tokens of the text."""
+
+
+def _pieces(texts: corpora.Texts, model: Model, tokenization: Tokenization) -> list[_Piece]:
+    """The pieces of a text, in order, each by itself."""
+    alone = replace(tokenization, packing="none")
+    found = [
+        _Piece(batch.ids[line][there], batch.rows[line][there], batch.position[line][there])
+        for window in token_windows(texts, model.tokenizer, alone)
+        for batch in window.batches
+        for line, there in enumerate(batch.attention)
+    ]
+    return sorted(found, key=lambda piece: int(piece.position.max(initial=-1)))
+
+
+def _read(
+    dictionary: Dictionary, model: Model, ids: Int64, memory: Prefixes, before: list[Reading],
+    k: int, ms: dict[str, float],
+) -> Reading:  # fmt: skip
+    """A piece and its nearest regions: from where it differs, unless rounding could show."""
+    clock = time.perf_counter()
+    site = str(dictionary.site)
+    read = memory.read(model, site, ids, before)
+    ms["forward"] += 1000 * (time.perf_counter() - clock)
+    if not 0 < read.same < len(ids):
+        return read
+    if in_doubt(dictionary, _found(dictionary, read, len(ids), k, ms)[1]):
+        clock = time.perf_counter()
+        read = memory.read_in_full(model, site, ids)
+        ms["forward"] += 1000 * (time.perf_counter() - clock)
+    return read
+
+
+def _found(
+    dictionary: Dictionary, read: Reading, stop: int, k: int, ms: dict[str, float]
+) -> tuple[Int64, Float64]:
+    """The nearest regions of the tokens before `stop`, searched for where they are not known."""
+    clock = time.perf_counter()
+    start = len(read.regions)
+    if start < stop:
+        new = nearest_regions(dictionary, as_vectors(read.vectors[start:stop]), k)
+        some = min(k, len(dictionary))
+        known = read.regions.reshape(start, some), read.distances.reshape(start, some)
+        read.regions, read.distances = (
+            np.concatenate(pair) for pair in zip(known, new, strict=True)
+        )
+    ms["assign"] += 1000 * (time.perf_counter() - clock)
+    return read.regions, read.distances
+
+
+def _say_rows(
+    rows: _Rows, piece: _Piece, read: Reading, k: int, job: Job, ms: dict[str, float]
+) -> dict[int, Float32]:
+    """Say what the tokens of a piece are near to, a part at a time; their directions."""
     found: dict[int, Float32] = {}
-    place = np.searchsorted(rows.every.position, positions)
+    place = np.searchsorted(rows.every.position, piece.position)
+    there = np.flatnonzero(piece.rows)
+    vectors = as_vectors(read.vectors)
+    norms = vector_norms(vectors)
+    directions, _ = to_directions(vectors, rows.dictionary.center)
     start = 0
-    while start < len(positions) and not job.cancel.is_set():
+    while start < len(there) and not job.cancel.is_set():
         stop = start + (_MORE_TOKENS if start else _FIRST_TOKENS)
-        part = vectors[start:stop]
-        regions, distances = nearest_regions(rows.dictionary, part, max(rows.topk, 2))
-        norms = vector_norms(part)
-        directions, _ = to_directions(part, rows.dictionary.center)
+        part = there[start:stop].tolist()
+        regions, distances = _found(rows.dictionary, read, part[-1] + 1, k, ms)
         lines = []
-        for i, region, distance, norm, direction in zip(
-            place[start:stop].tolist(), regions, distances, norms, directions, strict=True
-        ):
-            lines.append(rows.line(i, region, distance, float(norm)))
-            if region[0] >= 0:
-                found[i] = direction
+        for j in part:
+            i = int(place[j])
+            lines.append(rows.line(i, regions[j], distances[j], float(norms[j])))
+            if regions[j, 0] >= 0:
+                found[i] = directions[j]
         job.put("tokens", **{"from": lines[0]["i"]}, rows=lines)
         start = stop
     return found
@@ -476,7 +585,7 @@ def _scored(
     (plain,) = token_log_probabilities(model, [whole], [len(prompt)])
     with edited(model, here):
         (changed,) = token_log_probabilities(model, [whole], [len(prompt)])
-        (batch,) = window_activations(model, [str(dictionary.site)], _window_of(whole, len(prompt)))
+        (batch,) = window_activations(model, [str(dictionary.site)], window_of(whole, len(prompt)))
     kl = answer_divergence(model, prompt, answer, lambda n: here)
     regions, distances = nearest_regions(dictionary, as_vectors(batch.vectors), 1)
     ratio = distances[:, 0] / dictionary.threshold
@@ -499,35 +608,3 @@ def _scored(
         "tokens": len(answer),
     }
     return rows, stats
-
-
-def _window_of(ids: Int64, first: int) -> TokenWindow:
-    """A window of one text, given as tokens, whose rows begin at `first`."""
-    n = len(ids)
-    line = np.arange(n)[None]
-    rows = line >= first
-    positions = np.arange(first, n)
-    zeros = np.zeros(n - first, np.int64)
-    batch = TokenBatch(
-        ids=np.asarray(ids, np.int64)[None],
-        attention=np.ones((1, n), np.bool_),
-        rows=rows,
-        document=np.zeros((1, n), np.int64),
-        position=line,
-        position_ids=line,
-    )
-    return TokenWindow(
-        batches=(batch,),
-        destination=(np.arange(n - first),),
-        document=zeros,
-        position=positions,
-        token=np.asarray(ids[first:], np.int64),
-        start=zeros,
-        end=zeros,
-        documents=np.zeros(1, np.int64),
-        document_rows=np.array([n - first]),
-        tokens_before=positions,
-        first_row=0,
-        n_tokens=n,
-        cursor={},
-    )

@@ -19,7 +19,7 @@ from exemplars.explorer.queries import Listed, brief, cards_of, rows
 from exemplars.explorer.sphere import LEVELS
 from exemplars.explorer.views import View, finite, region_key
 from exemplars.geometry import Float32, Float64, Int64, cosine_distance
-from exemplars.lens import logit_lens
+from exemplars.lens import lens_entropies, logit_lens
 from exemplars.members import BINS_PER_THRESHOLD, HISTOGRAM_BINS, MemberStatistics
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def dictionary_page(view: View) -> dict[str, Any]:
             }
             for name, column in view.columns.items()
         ],
+        "later": list(view.later),
         "lod": [*(n for n in LEVELS if n < d.n_regions), d.n_regions],
         "shelves": shelves(view),
         "census": d.census is not None,
@@ -116,6 +117,28 @@ def shelves(view: View) -> list[dict[str, str]]:
          f"member_count__gte={_CRISP}&_sort_desc=mean_dist_theta"),
         ("newest", "Newest", "founded last", "_sort_desc=first_seen"),
         ("singletons", "Singletons", "one member only", "member_count__exact=1&_sort=first_seen"),
+    ]  # fmt: skip
+    there = {*view.columns, *view.later}
+    found += [
+        line
+        for column, line in (
+            (
+                "lens_entropy",
+                ("crisp", "Lens-crisp", "exemplars that read as few tokens, of regions with "
+                 f"{_CRISP} or more", f"member_count__gte={_CRISP}&_sort=lens_entropy"),
+            ),
+            (
+                "pieces",
+                ("splitting", "Splits most", "shared out over most regions of the finer dictionary",
+                 f"member_count__gte={_CRISP}&_sort_desc=pieces"),
+            ),
+            (
+                "change_cosine",
+                ("changed", "Most changed", "far from every region of the other checkpoint",
+                 f"member_count__gte={_CRISP}&_sort=change_cosine"),
+            ),
+        )
+        if column in there
     ]  # fmt: skip
     names = ("name", "title", "description", "query")
     return [dict(zip(names, line, strict=True)) for line in found]
@@ -292,9 +315,19 @@ def lens_page(
             ]
             for kind, (texts, values) in lists.items()
         },
-        "entropy": None,
+        "entropy": _entropy(view, region, direction, model),
         "source": "model" if model is not None else "stored",
     }
+
+
+def _entropy(view: View, region: int, direction: str, model: Model | None) -> float | None:
+    """Of the lens of one region, in nats, where it is known or the model is there."""
+    known = view.columns.get("lens_entropy")
+    if direction == "exemplar" and known is not None:
+        return finite(known.values[region])
+    if model is None:
+        return None
+    return finite(lens_entropies(model, np.asarray(view.dictionary.basis(direction)[[region]]))[0])
 
 
 def neighbours_page(listed: Listed, region: int, k: int = 20) -> dict[str, Any]:
@@ -322,7 +355,6 @@ def neighbours_page(listed: Listed, region: int, k: int = 20) -> dict[str, Any]:
                     "wall_theta": float(cosine_distance(wall)) / d.threshold,
                     "shared": bool(touch),
                 },
-                "boundary_witness": None,
             }
             for other, distance, wall, touch in zip(near, distances, at_wall, touches, strict=True)
         ],

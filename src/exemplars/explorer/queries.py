@@ -221,7 +221,7 @@ def numbers(view: View, name: str) -> NDArray[Any]:
 
 
 def _column(view: View, name: str) -> Column:
-    column = view.columns.get(name)
+    column = view.column(name)
     if column is None:
         raise ValueError(
             f"{name} is not known of this dictionary (yet); it has {', '.join(view.columns)}"
@@ -281,7 +281,7 @@ def _row(
             name: finite(values[name]) if name in values else None
             for name in (
                 "share", "coherence", "mean_dist_theta", "p95_dist_theta", "first_seen",
-                "nn1_cos", "parent_share",
+                "nn1_cos", "parent_share", "pieces", "lens_entropy", "change_cosine",
             )
         },
     }  # fmt: skip
@@ -389,6 +389,7 @@ def _numeric_names() -> tuple[str, ...]:
     return (
         "id", "member_count", "share", "coherence", "mean_dist_theta", "p95_dist_theta",
         "first_seen", "distinct_tokens", "nn1", "nn1_cos", "parent", "parent_share",
+        "pieces", "lens_entropy", "change_cosine",
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from exemplars.dictionary import Dictionary
 from exemplars.explorer.background import Background
 from exemplars.explorer.columns import Column
 from exemplars.explorer.queries import Listed, brief
-from exemplars.explorer.views import View, finite
+from exemplars.explorer.views import NotReadyError, View, finite
 from exemplars.geometry import Float32, Int64
 
 KINDS = ("kept", "moved", "dropped", "introduced")
@@ -32,6 +33,8 @@ _BLOCK = 2048
 _PAIR_WORK = 2e12
 PARENT_WORK = 3e11
 """Multiplications that a search for coarser regions may take."""
+_UNASKED_WORK = 1e11
+"""Multiplications of a comparison that is made before anyone asks for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,29 @@ class Drifts:
         """
         check_comparable(a.dictionary, b.dictionary)
         return self._made.of((a.slug, b.slug), lambda: compared(a.dictionary, b.dictionary))
+
+    def begin(self, views: Mapping[str, View]) -> None:
+        """Compare checkpoints of one site in the background, if that is quickly done."""
+        for slug, view in views.items():
+            for other in related(views, slug)["checkpoints"][:1]:
+                a, b = sorted((slug, other))
+                work = float(len(view.dictionary)) * len(views[other].dictionary)
+                if work * view.dictionary.width <= _UNASKED_WORK:
+                    with contextlib.suppress(NotReadyError, ValueError):
+                        self.of(views[a], views[b])
+
+    def add_changes(self, views: Mapping[str, View], slug: str) -> None:
+        """Know how near each region's nearest is in another checkpoint, if they were compared."""
+        checkpoints = related(views, slug)["checkpoints"]
+        compared_with = self.known(slug)
+        for other in checkpoints:
+            if other not in compared_with:
+                continue
+            drift, is_a = compared_with[other]
+            cosine = drift.cosine_of_a if is_a else drift.cosine_of_b
+            what = f"cosine of its mean direction with the nearest of {other}: low where it changed"
+            views[slug].add_columns({"change_cosine": Column(cosine, "cosine", what)})
+            return
 
     def known(self, slug: str) -> dict[str, tuple[Drift, bool]]:
         """Comparisons that are made of a dictionary, by the other; whether it is the A of them."""

@@ -1,7 +1,8 @@
 """The explorer in one file, which opens without a server and asks the network for nothing.
 
-It holds the page's own code as modules in `data:` addresses, and the answers that the server would
-give for the regions that were chosen. What is left out to stay below a size is said.
+It holds the page's own code as modules in `data:` addresses, the answers that the server would give
+for the regions that were chosen, and what was made for it alone: texts that were read, steering
+sessions, a drift summary. What is left out to stay below a size is said.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exemplars import __version__
-from exemplars.explorer import contents, pages, queries, relations
+from exemplars.explorer import contents, frozen, pages, queries, relations
 from exemplars.explorer.assets import INSTALLED, Assets, hash_of
 from exemplars.explorer.queries import Listed
 from exemplars.explorer.state import Explorer
 from exemplars.explorer.views import View
 from exemplars.report import to_json
 from exemplars.store.folders import view_of
+
+if TYPE_CHECKING:
+    from exemplars.models import Model
 
 EXTRAS = ("members", "lens", "neighbours", "resolution", "tokens", "histogram")
 TOP = 500
@@ -54,7 +58,7 @@ class SingleFile:
     of: int
     """Regions of the dictionary."""
     parts: Mapping[str, int]
-    """Bytes of the code, the pictures, the list, and the regions' pages."""
+    """Bytes of the code, the pictures, the list, the regions' pages, and of what was frozen."""
     documents: int
     """Of the corpus, that text was taken from."""
     characters: int
@@ -72,6 +76,10 @@ def export_html(
     min_members: int = 1,
     corpus_text: bool = True,
     max_mb: float = MAX_MB,
+    traces: Sequence[str] = (),
+    model: Model | None = None,
+    sessions: Sequence[str | os.PathLike[str]] = (),
+    drift: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     created: str | None = None,
     assets: Assets = INSTALLED,
@@ -88,6 +96,10 @@ def export_html(
         corpus_text: Keep the text round each token; else the tokens alone are kept, and no names
             of documents.
         max_mb: Megabytes; pages of regions are left out, the last first, until the file fits.
+        traces: Texts whose tokens' regions are in the file; at most 50.
+        model: The dictionary's, for `traces`.
+        sessions: Files of steering sessions, as the page saves them.
+        drift: Folder of a dictionary that this one became; what changed is in the file.
         overwrite: Replace a file that is there.
         created: A time in words; now by default.
         assets: The page's files.
@@ -95,8 +107,12 @@ def export_html(
 
     Raises:
         FileExistsError: The file is there already.
-        ValueError: A region that there is not, or a size that even the list does not fit in.
+        ValueError: A region that there is not, a size that even the list does not fit in, or a
+            text, session or dictionary that is not as expected.
+        MismatchError: Another model than the dictionary's.
     """
+    if traces and model is None:
+        raise ValueError("texts were given and no model to read them with; give one")
     place = Path(out)
     if place.is_dir():
         raise FileExistsError(f"{place} is a folder, expected a file to write; choose another name")
@@ -113,8 +129,15 @@ def export_html(
     try:
         view.prepare()
         chosen = _chosen(view, regions, top, min_members)
+        made = frozen.Frozen(
+            traces=tuple(frozen.traced(view, model, traces, on_step)) if model else (),
+            sessions=tuple(frozen.session_of(Path(file), view) for file in sessions),
+            drift=None if drift is None else _drift(explorer, Path(drift)),
+        )
         when = created or datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds")
-        text, about = page_of(explorer, "main", chosen, max_mb, corpus_text, when, assets, on_step)
+        text, about = page_of(
+            explorer, "main", chosen, max_mb, corpus_text, when, assets, on_step, made
+        )
     finally:
         explorer.close()
     content = text.encode("utf-8")
@@ -138,13 +161,24 @@ def page_of(
     created: str = "",
     assets: Assets = INSTALLED,
     on_step: OnStep = lambda what, done, total: None,
+    made: frozen.Frozen = frozen.NOTHING,
 ) -> tuple[str, dict[str, Any]]:
     """The file's text, and what is in it: the fields of `SingleFile` that are not of the file."""
     listed = explorer.listed(slug)
     shell = _shell(assets)
     binary = _binary(explorer, listed, slug)
     fixed = _fixed_answers(explorer, listed, slug)
-    room = int(max_mb * 1e6) - len(shell.encode()) - sum(map(len, binary.values())) - 4096
+    fixed[f"d/{slug}"]["frozen"] = made.listed
+    asked_for = {
+        part: {path: _text(found) for path, found in several.items()}
+        for part, several in made.answers(slug).items()
+    }
+    sizes = {
+        "code": len(shell.encode()),
+        "pictures": sum(map(len, binary.values())),
+        **{part: sum(map(len, found.values())) for part, found in asked_for.items() if found},
+    }
+    room = int(max_mb * 1e6) - sum(sizes.values()) - 4096
     room -= sum(len(_text(found)) for found in fixed.values())
     answers: dict[str, str] = {}
     rows: list[Any] = []
@@ -161,21 +195,20 @@ def page_of(
         kept.append(region)
         on_step("regions", number + 1, len(chosen))
     if chosen and not kept:
+        said = ", ".join(f"{part} {n / 1e6:.2f} MB" for part, n in sizes.items())
         raise ValueError(
-            f"{max_mb:g} MB hold the pictures and not one region; allow more with --max-mb"
+            f"{max_mb:g} MB hold {said}, and not one region; allow more with --max-mb, or leave "
+            "something away"
         )
-    left_out = _left_out(listed.view, chosen, kept, corpus_text)
+    left_out = [*_left_out(listed.view, chosen, kept, corpus_text), made.missing]
     fixed["app"] |= {"export": {"regions": len(kept), "of": listed.view.dictionary.n_regions,
                                 "corpus_text": corpus_text, "left_out": left_out,
-                                "created": created}}  # fmt: skip
+                                "created": created, "drift": made.drift is not None}}  # fmt: skip
     answers |= {path: _text(found) for path, found in fixed.items()}
+    sizes |= {"list": len(_text(rows)), "pages": sum(map(len, answers.values()))}
+    for found in asked_for.values():
+        answers |= found
     data = _data(answers, {slug: rows}, binary, created)
-    sizes = {
-        "code": len(shell.encode()),
-        "pictures": sum(map(len, binary.values())),
-        "list": len(_text(rows)),
-        "pages": sum(map(len, answers.values())),
-    }
     about = {
         "regions": len(kept),
         "of": listed.view.dictionary.n_regions,
@@ -195,6 +228,18 @@ def _chosen(view: View, regions: Sequence[int] | None, top: int, min_members: in
     if wrong:
         raise ValueError(f"region {wrong[0]} does not exist; there are 0 to {len(counts) - 1}")
     return list(dict.fromkeys(regions))
+
+
+def _drift(explorer: Explorer, folder: Path) -> dict[str, Any]:
+    """What changed from the exported dictionary to the one in a folder."""
+    kept = view_of(folder)
+    other = View(folder, "other", kept if kept.is_dir() else None)
+    try:
+        other.prepare()
+        listed = explorer.listed("main")
+        return frozen.changes(listed, Listed(other, queries.labels_of(other, {})))
+    finally:
+        other.close()
 
 
 def _fixed_answers(explorer: Explorer, listed: Listed, slug: str) -> dict[str, dict[str, Any]]:
@@ -270,7 +315,7 @@ def _left_out(
         found.append(f"portraits of {len(kept) - _PORTRAITS:,} regions")
     if not corpus_text:
         found.append("the text round the tokens, and the names of documents")
-    return [*found, "live text, steering, drift and notes, which need the server"]
+    return found
 
 
 def _corpus(view: View, kept: Sequence[int], corpus_text: bool) -> dict[str, int]:

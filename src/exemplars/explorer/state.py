@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from exemplars.explorer import queries
 from exemplars.explorer.beside import Besides
+from exemplars.explorer.entropies import LensEntropies
 from exemplars.explorer.layouts import Layouts
 from exemplars.explorer.notes import Notes
+from exemplars.explorer.prefixes import Prefixes
 from exemplars.explorer.queries import Listed
 from exemplars.explorer.relations import Drifts, Members, add_parents
+from exemplars.explorer.shares import add_shares
 from exemplars.explorer.views import View
 from exemplars.explorer.worker import Worker
 
@@ -49,10 +52,15 @@ class Explorer:
         self.besides = Besides()
         self.layouts = Layouts()
         self.members = Members()
+        self.prefixes = Prefixes()
         self._listed: dict[str, tuple[int, Listed | None]] = {}
         self._runs: dict[str, Run] = {}
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
+        for view in self.views.values():
+            if self.why_no_model(view) is None and "lens_entropy" not in view.columns:
+                made = LensEntropies(view, self.worker, self.model_name(view))
+                view.later["lens_entropy"] = made
         self.on_first_read: Callable[[], None] = lambda: None
 
     def listed(self, slug: str) -> Listed:
@@ -134,6 +142,9 @@ class Explorer:
             for slug in self.views:
                 if not self._closing.is_set():
                     add_parents(self.views, slug)
+                    add_shares(self.views, self.members, slug)
+            if not self._closing.is_set():
+                self.drifts.begin(self.views)
 
         thread = threading.Thread(target=work, name="prepare", daemon=True)
         self._threads.append(thread)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 
-from exemplars.explorer import live
+from exemplars.explorer import live, pages, witnesses
 from exemplars.explorer.answers import API, Body, answered
 from exemplars.explorer.state import Explorer
 from exemplars.explorer.views import View
 from exemplars.explorer.worker import Job
+
+if TYPE_CHECKING:
+    from exemplars.models import Model
 
 
 class Message(Body):
@@ -72,6 +75,13 @@ class DriftBody(Body):
     client: str = Field(default="", max_length=80)
 
 
+class WitnessBody(Body):
+    """How many neighbours are asked about."""
+
+    k: int = Field(default=20, ge=1, le=100)
+    client: str = Field(default="", max_length=80)
+
+
 class CancelBody(Body):
     """Nothing."""
 
@@ -89,7 +99,7 @@ def add_streams(app: FastAPI, explorer: Explorer) -> None:
             model = explorer.worker.model(name)
             found = live.trace_text(
                 view.dictionary, model, content, job, slug,
-                topk=body.topk, skip_special=body.skip_special,
+                topk=body.topk, skip_special=body.skip_special, prefixes=explorer.prefixes,
             )  # fmt: skip
             explorer.remember(job.id, found)
 
@@ -124,10 +134,38 @@ def add_streams(app: FastAPI, explorer: Explorer) -> None:
 
         return _streamed(explorer, "drift", body.client, work, names[0])
 
+    @app.post(f"{API}/d/{{slug}}/regions/{{region}}/witnesses")
+    async def witness(slug: str, region: str, body: WitnessBody) -> Response:
+        view = explorer.listed(slug).view
+        name = explorer.model_name(view)
+        number = pages.region_of(view, region)
+
+        def work(job: Job) -> None:
+            say_witnesses(view, explorer.worker.model(name), number, body.k, job)
+
+        return _streamed(explorer, "witness", body.client, work, name)
+
     @app.post(f"{API}/sessions/{{session}}/cancel")
     async def cancel(session: str, body: CancelBody) -> Response:
         begun = time.perf_counter()
         return answered({"cancelled": explorer.worker.cancel(session)}, begun)
+
+
+def say_witnesses(view: View, model: Model, region: int, k: int, job: Job) -> None:
+    """Say which member of a region lies nearest to each of its k nearest neighbours."""
+    d = view.dictionary
+    texts = view.remembered("texts", lambda: witnesses.build_texts(d))
+    again = witnesses.read_again(
+        d, model, region, texts, lambda n, of: job.put("progress", done=n, of=of), job.cancel
+    )
+    rows = []
+    for other in pages.nearest_to(view.distances_from(region), region, k).tolist():
+        found = again.nearest_to(d.exemplars[other])
+        if found is not None:
+            member, distance = found
+            about = pages.member_row(member, d.threshold)
+            rows.append({"id": other, **about, "to_neighbour_theta": distance / d.threshold})
+    job.put("end", rows=rows, read=len(again.members), asked=again.asked, source=again.source)
 
 
 def _streamed(explorer: Explorer, kind: str, client: str, work: Any, model: str) -> Response:

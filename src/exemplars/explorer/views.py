@@ -46,6 +46,7 @@ PARTS = ("cards", "sphere", "neighbours")
 """In the order in which they are prepared."""
 _REMEMBERED = 8
 _INDEX = "view.json"
+_LENS_ENTROPY = "lens.safetensors"
 _KEYED = (store.REGIONS, store.CONTEXTS, store.LENS)
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
 
@@ -53,9 +54,9 @@ _FINGERPRINT = re.compile("[0-9a-f]{16}")
 class NotReadyError(Exception):
     """A part is still being prepared."""
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, part: str, progress: float | None = None) -> None:
         super().__init__(f"the {part} are being prepared; ask again in a moment")
-        self.part = part
+        self.part, self.progress = part, progress
 
 
 class View:
@@ -93,11 +94,25 @@ class View:
         self._remembered: dict[str, Any] = {}
         self._distance_lock = threading.Lock()
         self.working_on = PARTS[0]
+        self.later: dict[str, Callable[[], None]] = {}
+        """Columns that are made when they are first asked for: a call raises `NotReadyError` until
+        the column is there, and ValueError where it cannot be made."""
+        self._read_lens_entropy()
 
     @property
     def is_temporary(self) -> bool:
         """Whether nothing is kept when the server ends."""
         return self._temporary is not None
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Prepared files that were written since this was opened; others were kept as they lay."""
+        return tuple(self._kept.made)
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """Prepared files that are known, whoever wrote them."""
+        return tuple(self._kept.listed)
 
     @property
     def columns(self) -> Mapping[str, Column]:
@@ -107,6 +122,34 @@ class View:
     def add_columns(self, found: Mapping[str, Column]) -> None:
         """Know more of every region."""
         self._columns = {**self._columns, **found}
+
+    def column(self, name: str) -> Column | None:
+        """A column; None if there is none of this name.
+
+        Raises:
+            NotReadyError: It is being made, since it was asked for.
+            ValueError: It cannot be made; says why.
+        """
+        later = self.later.get(name)
+        if name not in self._columns and later is not None:
+            later()
+        return self._columns.get(name)
+
+    def keep_lens_entropy(self, values: Float32) -> None:
+        """Know the entropy of every region's lens, and keep it for the next time."""
+        from safetensors.numpy import save_file
+
+        self._kept.file(_LENS_ENTROPY, lambda new: save_file({"lens_entropy": values}, new))
+        self._read_lens_entropy()
+
+    def _read_lens_entropy(self) -> None:
+        path = self._kept.known(_LENS_ENTROPY)
+        if path is None:
+            return
+        from safetensors.numpy import load_file
+
+        values = load_file(path)["lens_entropy"]
+        self.add_columns({"lens_entropy": columns.lens_entropy_column(values)})
 
     def part(self, name: str) -> Any:
         """A prepared part.
@@ -263,6 +306,7 @@ class _Kept:
         self.listed: dict[str, Any] = index.get("files", {})
         self.verified: dict[str, Any] = index.get("verified", {})
         """Stamps of the dictionary's files when they were last hashed."""
+        self.made: list[str] = []
 
     def note(self, stamps: dict[str, Any]) -> None:
         """Note the stamps of files that are what their manifest says."""
@@ -271,12 +315,18 @@ class _Kept:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._write_index()
 
-    def file(self, name: str, write: Callable[[Path], None]) -> Path:
-        """The file, if it is what the index says; else a new one."""
+    def known(self, name: str) -> Path | None:
+        """The file, if it is what the index says."""
         path = self._folder / name
         known = self.listed.get(name)
-        if known is not None and path.is_file() and known == _entry(path):
-            return path
+        return path if known is not None and path.is_file() and known == _entry(path) else None
+
+    def file(self, name: str, write: Callable[[Path], None]) -> Path:
+        """The file, if it is what the index says; else a new one."""
+        known = self.known(name)
+        if known is not None:
+            return known
+        path = self._folder / name
         self._folder.mkdir(parents=True, exist_ok=True)
         _remove_others(self._folder)
         new = self._folder / f".{name}.{os.getpid()}.new"
@@ -289,6 +339,7 @@ class _Kept:
             new.unlink(missing_ok=True)
         self.listed = {**self.listed, name: entry}
         self._write_index()
+        self.made.append(name)
         return path
 
     def _read_index(self) -> dict[str, Any]:

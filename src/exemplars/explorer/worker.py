@@ -7,11 +7,13 @@ the job. A newer job of the same client and kind takes the place of an older one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import queue
 import secrets
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +106,7 @@ class Worker:
         self._models: dict[str, Model] = {}
         self._failed: dict[str, str] = {}
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._idle: deque[Callable[[], bool]] = deque()
         self._open: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -140,6 +143,16 @@ class Worker:
                 self._thread.start()
         self._jobs.put(job)
         return job
+
+    def when_idle(self, step: Callable[[], bool]) -> None:
+        """Do a short step again and again while no job waits, until it says that it is done.
+
+        Args:
+            step: Called in the thread; False when there is no more to do. It raises nothing.
+        """
+        self._idle.append(step)
+        with contextlib.suppress(BusyError):  # then the thread is awake
+            self.submit("idle", "", lambda job: None)
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a job; False if there is none of this id, or it is done."""
@@ -200,5 +213,14 @@ class Worker:
             thread.join(timeout=5)
 
     def _run(self) -> None:
-        for job in iter(self._jobs.get, None):
+        for job in iter(self._next, None):
             job.run()
+
+    def _next(self) -> Job | None:
+        """The next job; until there is one, what is done in idle time."""
+        while self._idle and not self._closed:
+            with contextlib.suppress(queue.Empty):
+                return self._jobs.get_nowait()
+            if not self._idle[0]():
+                self._idle.popleft()
+        return self._jobs.get()

@@ -80,16 +80,19 @@ def detection_prompt(label: str, contexts: Sequence[Context]) -> str:
 def label_in(answer: str) -> str:
     """The label in an answer: its first line with words, without a title or quotation marks.
 
-    Control characters are shown as escapes, what is longer than `MAX_CHARACTERS` ends in "…". Empty
-    if the answer has no words.
+    A line that ends in a colon introduces the next one. Control characters are shown as escapes,
+    what is longer than `MAX_CHARACTERS` ends in "…". Empty if the answer has no words.
     """
+    found = ""
     for line in re.split(r"[\r\n]+", _THOUGHT.sub("", answer)):
         text = _TITLE.sub("", escaped(" ".join(line.split(" "))), count=1).strip(_AROUND)
         text = " ".join(text.split())
         if any(c.isalnum() for c in text):
-            long = len(text) > MAX_CHARACTERS
-            return text[: MAX_CHARACTERS - 1].rstrip() + "…" if long else text
-    return ""
+            found = text
+            if not text.endswith(":"):
+                break
+    long = len(found) > MAX_CHARACTERS
+    return found[: MAX_CHARACTERS - 1].rstrip() + "…" if long else found
 
 
 def verdicts_in(answer: str, n: int) -> list[bool | None]:

@@ -89,21 +89,32 @@ export function Lines({ series, logX, logY, xName, yName, name, height = 260, wr
 /** Charts without text are stretched to their place. */
 const W = 640;
 
-/** A line too small for axes. */
-export function Spark({ values, marks = [], line, name, at = null, height = 40, onPick }) {
+/** A line too small for axes. With `onPick` it is a slider: the mouse and the arrow keys move along it.
+ * @param {{values: number[], marks?: number[], line?: number, name: string, at?: number | null, height?: number,
+ *   onPick?: (i: number) => void, said?: (i: number) => string}} props `said` is what a screen reader says of a value. */
+export function Spark({ values, marks = [], line, name, at = null, height = 40, onPick, said = (i) => significant(values[i]) }) {
   const H = height, most = Math.max(line ?? 0, ...values.filter(Number.isFinite)) || 1;
   const x = (i) => 2 + (i / Math.max(1, values.length - 1)) * (W - 4), y = (v) => H - 3 - (v / most) * (H - 6);
   const move = (e) => {
     const box = e.currentTarget.getBoundingClientRect();
     onPick?.(Math.round(((e.clientX - box.left) / box.width) * (values.length - 1)));
   };
+  const now = Math.max(0, at ?? 0), last = values.length - 1;
+  const key = (e) => {
+    const to = { ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1, PageDown: now - 10, PageUp: now + 10, Home: 0, End: last }[e.key];
+    if (to === undefined) return;
+    onPick(Math.min(last, Math.max(0, at === null ? now : to)));
+    e.preventDefault();
+    e.stopPropagation();
+  };
+  const slider = onPick ? { role: "slider", tabindex: 0, "aria-valuemin": 0, "aria-valuemax": last, "aria-valuenow": now, "aria-valuetext": said(now), onMouseMove: move, onClick: move, onKeyDown: key } : { role: "img" };
   const runs = [];
   values.forEach((v, i) => {
     if (!Number.isFinite(v)) return;
     if (i && Number.isFinite(values[i - 1])) runs[runs.length - 1].push([i, v]);
     else runs.push([[i, v]]);
   });
-  return html`<svg class="chart spark" viewBox=${`0 0 ${W} ${H}`} preserveAspectRatio="none" role="img" aria-label=${name} onMouseMove=${onPick ? move : null} onClick=${onPick ? move : null}>
+  return html`<svg class="chart spark" viewBox=${`0 0 ${W} ${H}`} preserveAspectRatio="none" aria-label=${name} ...${slider}>
     ${line ? html`<line class="mark" x1="0" x2=${W} y1=${y(line)} y2=${y(line)} />` : null}
     ${runs.map((run, k) => html`<path key=${k} d=${run.length > 1 ? "M" + run.map(([i, v]) => `${x(i).toFixed(1)} ${y(v).toFixed(1)}`).join("L") : `M${x(run[0][0]) - 1} ${y(run[0][1])}h2`} />`)}
     ${marks.map((i) => html`<circle key=${i} cx=${x(i)} cy=${y(values[i])} r="2.5" />`)}

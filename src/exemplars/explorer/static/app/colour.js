@@ -44,7 +44,7 @@ export function colouring(column, values, table = "viridis") {
 }
 
 /** Columns that a picture can be coloured by, of those that a dictionary has. */
-export const COLOURS = ["coherence", "member_count", "mean_dist_theta", "p95_dist_theta", "distinct_tokens", "nn1_cos", "parent_share", "first_seen"];
+export const COLOURS = ["coherence", "member_count", "mean_dist_theta", "p95_dist_theta", "distinct_tokens", "nn1_cos", "lens_entropy", "parent_share", "pieces", "change_cosine", "first_seen"];
 
 /** A scale with numbers, marks where values are clipped, and the swatch of the unknown.
  * @param {{of: Colouring}} props */

@@ -30,9 +30,11 @@ export const COLUMNS = {
   distinct_tokens: { name: "distinct tokens", write: count, log: true },
   lens_entropy: { name: "lens entropy", write: (x) => `${fixed(x, 2)} nats` },
   parent: { name: "coarser region", write: count },
-  parent_share: { name: "share in coarser region", write: (x) => percent(x, 0) },
+  parent_share: { name: "share in coarser region, estimated", write: (x) => percent(x, 0) },
   density: { name: "regions in a square", write: count, log: true },
   match: { name: "cosine to the best match", write: (x) => fixed(x, 3) },
+  pieces: { name: "finer regions, effective", write: (x) => fixed(x, 1) },
+  change_cosine: { name: "cosine to the other checkpoint", write: (x) => fixed(x, 3) },
   nn1: { name: "nearest region", write: count },
   nn1_cos: { name: "cosine to nearest region", write: (x) => fixed(x, 3) },
 };

@@ -36,7 +36,7 @@ export function Home() {
   const all = dictionaries.value;
   const file = about.value?.export;
   return html`<div class="page"><h1>${all.length === 1 ? "One dictionary" : `${count(all.length)} dictionaries`}</h1>
-    ${file ? html`<p class="note">A file of ${count(file.regions)} of ${count(file.of)} regions, made ${plain(file.created, 30)}. ${(file.left_out ?? []).map((s) => plain(s, 300)).join(" ")}</p>` : null}
+    ${file ? html`<p class="note">A file of ${count(file.regions)} of ${count(file.of)} regions, made ${plain(file.created, 30)}. ${(file.left_out ?? []).map((s) => plain(s, 300)).join(" ")}</p>` : null}${file?.drift ? html`<p><a href=${href(["drift"])}>What changed to another dictionary</a></p>` : null}
     <div class="cards wide">${all.map((x) => html`<${Card} key=${x.slug} x=${x} />`)}</div>
     ${all.length > 1 ? html`<${Section} title="Relations" id="relations">${() => html`<${Relations} />`}</${Section}>` : null}</div>`;
 }

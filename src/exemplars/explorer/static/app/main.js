@@ -17,6 +17,7 @@ import { SteerPage } from "app/steer-page";
 import { GrowthPage } from "app/growth-page";
 import { ResolutionPage } from "app/resolution-page";
 import { DriftPage } from "app/drift-page";
+import { FrozenDrift, FrozenSteer, FrozenText } from "app/frozen";
 import { NotesPage } from "app/notes-page";
 import { AboutPage } from "app/about-page";
 
@@ -25,26 +26,32 @@ const OF_DICTIONARY = {
   steer: SteerPage, growth: GrowthPage, resolution: ResolutionPage,
 };
 
+/** Pages that an exported file has in the place of those that need a model. */
+const FROZEN = { text: ["traces", FrozenText], steer: ["sessions", FrozenSteer] };
+
 function Page() {
   const { path } = route.value;
   const [first, second, third = ""] = path;
   if (!first) return html`<${Home} />`;
   if (first === "notes") return html`<${NotesPage} />`;
   if (first === "about") return html`<${AboutPage} />`;
+  if (first === "drift" && about.value.export?.drift) return html`<${FrozenDrift} />`;
   if (first === "drift" && path[2]) return html`<${DriftPage} key=${path.join("/")} a=${second} b=${path[2]} />`;
   const Chosen = first === "d" && second ? OF_DICTIONARY[third] : null;
-  if (Chosen) return html`<${OfDictionary} key=${second} d=${second} page=${Chosen} id=${path[3]} />`;
+  if (Chosen) return html`<${OfDictionary} key=${second} d=${second} page=${Chosen} part=${third} id=${path[3]} />`;
   return html`<div class="page narrow"><h1>There is no such page</h1><p>The address ends in <code>${path.join("/")}</code>. <a href="#/">All dictionaries</a></p></div>`;
 }
 
-function OfDictionary({ d, page: Chosen, id }) {
+function OfDictionary({ d, page: Chosen, part, id }) {
   const answer = useGetDictionary(d);
   if (!dictionaries.value.some((x) => x.slug === d)) {
     return html`<div class="page narrow"><h1>No dictionary is open as <code>${d}</code></h1><p><a href="#/">The dictionaries that are open</a></p></div>`;
   }
   if (answer.error) return html`<div class="page"><${Problem} error=${answer.error} /></div>`;
   if (!answer.data) return html`<div class="page"><${Waiting} what="Opening the dictionary" /></div>`;
-  return html`<${Chosen} key=${d} d=${answer.data} id=${id} />`;
+  const [kind, Frozen] = FROZEN[part] ?? [];
+  const Shown = answer.data.frozen?.[kind]?.length ? Frozen : Chosen;
+  return html`<${Shown} key=${d} d=${answer.data} id=${id} />`;
 }
 
 function App() {

@@ -19,7 +19,7 @@ const known = (value, options) => (options.some(([key]) => key === value) ? valu
 
 export function MapPage({ d }) {
   const { query } = route.value;
-  const columns = useColumns(d);
+  const columns = useColumns(d, query.colour ?? null);
   const of = useColouring(columns.data, query.colour ?? "coherence");
   const filter = useFilter(d);
   const [tool, setTool] = useState("pan");
@@ -39,7 +39,7 @@ export function MapPage({ d }) {
   return html`<div class="page full with-inspector"><div class="stagewrap"><header class="controls"><h1 class="unseen">Map</h1>
       <${Choice} label="Layer" value=${layer} options=${LAYERS} onChange=${(l) => setQuery({ layer: l === "discs" ? null : l })} />
       <${Select} label="Layout" value=${layout} options=${layouts} onChange=${(l) => setQuery({ layout: l === "unrolled" ? null : l, area: null, cam: null })} />
-      <${ColourChoice} columns=${columns.data} value=${of?.column ?? "coherence"} /><${FilterField} filter=${filter} />
+      <${ColourChoice} d=${d} columns=${columns.data} value=${of?.column ?? "coherence"} /><${FilterField} filter=${filter} />
       <${Choice} label="What a drag does" value=${tool} options=${TOOLS} onChange=${setTool} /><span class="spring" /><${CopyButton} label="copy link" text=${() => location.href} /></header>
     ${columns.error ? html`<${Problem} error=${columns.error} />` : !of ? html`<${Waiting} what="Loading the columns" />`
       : html`<${MapPicture} d=${d} of=${of} columns=${columns.data} filter=${bright} layer=${layer} layout=${layout} camera=${query.cam} onCamera=${(cam) => setQuery({ cam })} tool=${tool} area=${area} onArea=${chooseArea}>

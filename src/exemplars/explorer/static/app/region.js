@@ -12,6 +12,7 @@ import { Context, Token, plain } from "app/text";
 import { Portrait } from "app/slice-view";
 import { NoteEditor } from "app/notes-page";
 import { describe } from "app/dictionary";
+import { Witness, WitnessBar, useWitnesses } from "app/witness";
 
 export function RegionPage({ d, id }) {
   const answer = useGet(regionPath(d.slug, encodeURIComponent(id)));
@@ -133,13 +134,14 @@ function Makeup({ path }) {
 
 function Neighbours({ d, row, path }) {
   const answer = useGet(`${path}?k=20`);
+  const witnesses = useWitnesses(d, row.id);
   return html`<${Section} title="Neighbours" id="neighbours" note="the 20 true nearest, in all dimensions"
     table=${() => ({ head: ["region", "name", "members", "cosine", "wall at"], rows: (answer.data?.rows ?? []).map((n) => [n.id, nameOf(n), count(n.member_count), fixed(n.cosine, 3), isNumber(n.boundary?.wall_theta) ? theta(n.boundary.wall_theta) : ""]), numeric: [0, 2, 3, 4] })}>${() => html`
     <${Loaded} answer=${answer}>${(a) => html`<ol class="neighbours">${a.rows.map((n) => html`<li key=${n.id}><span class="num" title=${`cosine ${fixed(n.cosine, 4)}`}>${fixed(n.cosine, 3)}</span>
         <span class="who"><${RegionLink} d=${d.slug} id=${n.id}><${Name} row=${n} /></${RegionLink}><small>${n.id}</small></span><${Context} ...${n.context ?? {}} around=${40} class="one-line" />
         <small class="wall">${isNumber(n.boundary?.wall_theta) ? html`wall at ${theta(n.boundary.wall_theta)}${n.boundary.shared ? "" : ", not shared"}` : null}</small>
-        ${n.boundary_witness ? html`<p class="witness"><small>member nearest to it, ${theta(n.boundary_witness.theta_ratio)}</small> <${Context} text=${n.boundary_witness.text} span=${n.boundary_witness.span} before=${22} around=${60} class="one-line" /></p>` : null}</li>`)}</ol>
-      <p class="note">Cosine of the two exemplars. The wall is where the two are equally near; where it is not shared, a third region lies between.</p>`}</${Loaded}>`}</${Section}>`;
+        <${Witness} of=${witnesses.by.get(n.id)} /></li>`)}</ol>
+      <p class="note">Cosine of the two exemplars. The wall is where the two are equally near; where it is not shared, a third region lies between.</p><${WitnessBar} found=${witnesses} />`}</${Loaded}>`}</${Section}>`;
 }
 
 /** A share with its interval and what chance would give. */

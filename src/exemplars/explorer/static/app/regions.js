@@ -9,9 +9,13 @@ import { Choice, CopyButton, Empty, Problem, RegionLink, Select, Waiting } from 
 import { Lens, Name, PinButton, RegionCard } from "app/card";
 import { Context, plain } from "app/text";
 
-const SORTS = ["member_count", "coherence", "mean_dist_theta", "p95_dist_theta", "distinct_tokens", "nn1_cos", "first_seen", "id"];
-const FACETS = ["member_count", "coherence", "mean_dist_theta", "token"];
-const FILTERS = ["member_count", "coherence", "mean_dist_theta", "p95_dist_theta", "distinct_tokens", "first_seen", "nn1_cos", "parent", "parent_share"];
+const SORTS = ["member_count", "coherence", "mean_dist_theta", "p95_dist_theta", "distinct_tokens", "nn1_cos", "lens_entropy", "parent_share", "pieces", "change_cosine", "first_seen", "id"];
+const FACETS = ["member_count", "coherence", "mean_dist_theta", "lens_entropy", "parent", "parent_share", "token"];
+const FILTERS = ["member_count", "coherence", "mean_dist_theta", "p95_dist_theta", "distinct_tokens", "first_seen", "nn1_cos", "lens_entropy", "parent", "parent_share", "pieces", "change_cosine"];
+/** Columns that only some dictionaries have, or have once they are asked for. */
+const OPTIONAL = ["lens_entropy", "parent", "parent_share", "pieces", "change_cosine"];
+const known = (d, names) => names.filter((c) => !OPTIONAL.includes(c) || d.columns?.some((x) => x.name === c));
+const askable = (d, names) => names.filter((c) => known(d, [c]).length || d.later?.includes(c));
 const OPERATIONS = [["gte", "≥"], ["lte", "≤"], ["exact", "="]];
 const SIGN = { gte: "≥", lte: "≤", gt: ">", lt: "<", exact: "=", not: "≠", contains: "contains", in: "in", isnull: "is unknown" };
 
@@ -30,7 +34,7 @@ export function Regions({ d }) {
   const view = query.view ?? "cards";
   const base = pathOf(d.slug, { ...asked, _size: view === "table" ? 100 : 48 });
   const first = useGet(base);
-  const facets = useGet(`${pathOf(d.slug, { ...withoutSort(asked), _size: 1 })}${FACETS.map((f) => `&_facet=${f}`).join("")}`);
+  const facets = useGet(`${pathOf(d.slug, { ...withoutSort(asked), _size: 1 })}${known(d, FACETS).map((f) => `&_facet=${f}`).join("")}`);
   const [more, setMore] = useState({ base: null, rows: [], next: null, loading: false });
   const pages = more.base === base ? more : { rows: [], next: first.data?.next ?? null, loading: false };
   const rows = [...(first.data?.rows ?? []), ...pages.rows];
@@ -43,7 +47,7 @@ export function Regions({ d }) {
   const sort = query._sort ?? query._sort_desc ?? "member_count", falling = !query._sort;
   return html`<div class="page with-side"><aside class="side" aria-label="Filters"><${Filters} query=${query} d=${d} facets=${facets.data?.facets} /></aside>
     <div class="list"><header class="list-head"><h1>${first.data ? html`${count(first.data.count)} <span>of ${count(d.k)} regions</span>` : "Regions"}</h1>
-      <span class="spring" /><${Select} label="Sort by" value=${sort} options=${SORTS.map((c) => [c, c === "id" ? "number" : columnName(c)])} onChange=${(c) => setQuery(order(c, falling), { replace: false })} />
+      <span class="spring" /><${Select} label="Sort by" value=${sort} options=${askable(d, SORTS).map((c) => [c, c === "id" ? "number" : columnName(c)])} onChange=${(c) => setQuery(order(c, falling), { replace: false })} />
       <button type="button" class="quiet" aria-label=${falling ? "Largest first; turn round" : "Smallest first; turn round"} onClick=${() => setQuery(order(sort, !falling), { replace: false })}>${falling ? "↓" : "↑"}</button>
       <${Choice} label="View" value=${view} options=${[["cards", "Cards"], ["table", "Table"]]} onChange=${(v) => setQuery({ view: v === "cards" ? null : v })} />
       <${CopyButton} label="copy link" text=${() => location.href} /></header>
@@ -87,7 +91,7 @@ function Filters({ query, d, facets }) {
     setQuery({ _search: text.trim() || null }, { replace: false });
   };
   return html`<form class="stack" onSubmit=${search}><label>Token, label or context<input type="search" value=${text} onInput=${(e) => setText(e.currentTarget.value)} placeholder="tax" /></label></form>
-    <form class="filter" onSubmit=${add} aria-label="Add a filter"><${Select} label="Column" hideLabel value=${column} options=${FILTERS.map((c) => [c, columnName(c)])} onChange=${setColumn} />
+    <form class="filter" onSubmit=${add} aria-label="Add a filter"><${Select} label="Column" hideLabel value=${column} options=${askable(d, FILTERS).map((c) => [c, columnName(c)])} onChange=${setColumn} />
       <${Select} label="Comparison" hideLabel value=${op} options=${OPERATIONS} onChange=${setOp} /><input aria-label="Value" inputmode="decimal" value=${value} onInput=${(e) => setValue(e.currentTarget.value)} /><button type="submit" class="quiet">add</button></form>
     ${(d.shelves ?? []).length ? html`<nav aria-label="Shelves"><h2>Shelves</h2><ul class="plain">${d.shelves.map((s) => html`<li key=${s.name}><a href=${`${href(["d", d.slug, "regions"])}?${s.query}`} title=${s.description}>${s.title}</a></li>`)}</ul></nav>` : null}
     ${(facets ?? []).map((f) => html`<section class="facet" key=${f.name} aria-label=${columnName(f.name)}><h2>${columnName(f.name)}</h2>${f.bins ? html`<${Histogram} name=${`${columnName(f.name)} of the regions listed`} height=${96}

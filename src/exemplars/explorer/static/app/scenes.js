@@ -159,6 +159,10 @@ export class SphereScene {
     return placed(this.camera, this.direction(id), view);
   }
 
+  placeOf(g, view) {
+    return placed(this.camera, g, view);
+  }
+
   faces(id) {
     this.camera.face(this.direction(id));
   }

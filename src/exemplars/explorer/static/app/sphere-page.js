@@ -31,8 +31,8 @@ export function FilterField({ filter }) {
     ${filter.ids ? html`<span class="note">${count(filter.ids.length)} bright</span>` : null}</form>`;
 }
 
-export function ColourChoice({ columns, value }) {
-  const there = COLOURS.filter((c) => columns?.[c]);
+export function ColourChoice({ d, columns, value }) {
+  const there = COLOURS.filter((c) => columns?.[c] || d.later?.includes(c));
   return html`<${Select} label="Colour" value=${value} options=${there.map((c) => [c, columnName(c)])} onChange=${(c) => setQuery({ colour: c })} />`;
 }
 
@@ -42,8 +42,8 @@ const SLICE_HINT = html`<p>Point at a region, or choose one with the keyboard, t
 export function SpherePage({ d }) {
   const { query } = route.value;
   const slicing = query.mode === "slice";
-  const columns = useColumns(d);
   const colour = query.colour ?? "coherence";
+  const columns = useColumns(d, colour);
   const of = useColouring(columns.data, colour);
   const filter = useFilter(d);
   const here = tray.value.filter((p) => p.d === d.slug).slice(0, 3);
@@ -54,7 +54,7 @@ export function SpherePage({ d }) {
   return html`<div class="page full with-inspector"><div class="stagewrap"><header class="controls">
       <h1 class="unseen">Sphere</h1><${Choice} label="What is drawn" value=${slicing ? "slice" : "projected"} options=${[["projected", "Projected"], ["slice", "Exact slice"]]} onChange=${(mode) => setQuery({ mode: mode === "slice" ? "slice" : null, cam: null })} />
       ${slicing ? html`<${Select} label="Through" hideLabel value=${basis} options=${bases} onChange=${(b) => setQuery({ basis: b, cam: null })} />` : null}
-      <${ColourChoice} columns=${columns.data} value=${of?.column ?? colour} /><${FilterField} filter=${filter} /><span class="spring" /><${CopyButton} label="copy link" text=${() => location.href} /></header>
+      <${ColourChoice} d=${d} columns=${columns.data} value=${of?.column ?? colour} /><${FilterField} filter=${filter} /><span class="spring" /><${CopyButton} label="copy link" text=${() => location.href} /></header>
     ${!of ? (columns.error ? html`<${Problem} error=${columns.error} />` : html`<${Waiting} what="Loading the columns" />`)
       : slicing ? html`<${Slice} d=${d} basis=${basis} of=${of} columns=${columns.data} filter=${filter} query=${query} key=${basis} />`
       : html`<${Projected} d=${d} of=${of} columns=${columns.data} filter=${filter} query=${query} />`}</div>
@@ -71,15 +71,19 @@ function Projected({ d, of, columns, filter, query }) {
     <p class="badges"><${Fidelity} about=${sphere.data.about} />${together > 1 ? html`<${Badge}>${together} regions here</${Badge}>` : null}<span class="note">Arcs lead to the true nearest regions.</span></p></${PictureBox}>`;
 }
 
+/** Cosine of a token's direction with the slice from which on it is drawn there. */
+const IN_THE_SLICE = Math.SQRT1_2;
+
 function Slice({ d, basis, of, columns, filter, query }) {
   const slice = useSlice(d, basis);
   const [tabular, setTabular] = useState(false);
   const labels = useMemo(() => (slice.data ? sliceLabels(slice.data) : []), [slice.data]);
-  const points = useMemo(() => (slice.data?.marks ?? []).map((m) => m.y), [slice.data]);
+  const passage = useMemo(() => (slice.data?.passage ?? []).filter((p) => p.within >= IN_THE_SLICE), [slice.data]);
+  const points = useMemo(() => [...(slice.data?.marks ?? []), ...passage].map((m) => m.y), [passage]);
   if (slice.error) return html`<div class="picture undrawn"><${Problem} error=${slice.error} /></div>`;
   if (!slice.scene) return html`<${Waiting} what="Cutting the partition" />`;
   return html`<${PictureBox} d=${d} scene=${slice.scene} colouring=${of} filter=${filter.ids} camera=${query.cam} onCamera=${(cam) => setQuery({ cam })} members=${columns.member_count} labels=${labels} points=${points} name=${`Exact slice, ${slice.data.cells.length} regions`} figure=${{ of: d, name: "slice", said: `Exact slice through ${plural(slice.data.cells.length, "region")} of ${count(d.k)}: ${percent(slice.data.covered_fraction, 0)} inside θ, the rest hatched` }}>
-    <p class="badges"><${Coverage} answer=${slice.data} /><span class="note">${slice.data.title ? plain(slice.data.title, 100) + ". " : ""}${plural(slice.data.cells.length, "region")} of ${count(d.k)} meet it. Hatched: outside every region.</span>
+    <p class="badges"><${Coverage} answer=${slice.data} /><span class="note">${slice.data.title ? plain(slice.data.title, 100) + ". " : ""}${plural(slice.data.cells.length, "region")} of ${count(d.k)} meet it. Hatched: outside every region.${slice.data.passage ? ` Dots: ${count(passage.length)} of ${plural(slice.data.passage.length, "token")}, those within 45° of the slice.` : ""}</span>
       <button type="button" class="quiet" aria-pressed=${tabular} onClick=${() => setTabular(!tabular)}>as table</button></p>
     ${tabular ? html`<div class="sheet"><${Table} caption="Regions of the slice" head=${["region", "name", "share of the slice"]} numeric=${[0, 2]} rows=${(slice.data.area_fraction ?? []).map((a) => [html`<a href=${`#/d/${encodeURIComponent(d.slug)}/r/${a.id}`}>${a.id}</a>`, plain(slice.data.labels?.find((l) => l.id === a.id)?.text ?? "", 40), percent(a.f, 2)])} /></div>` : null}</${PictureBox}>`;
 }

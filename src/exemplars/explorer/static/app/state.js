@@ -99,10 +99,10 @@ export const loadDictionary = (d) => cached(`/d/${encodeURIComponent(d)}`);
 /** @type {Map<string, Promise<any>>} */
 const columnSets = new Map();
 
-/** All columns of a dictionary as typed arrays, with the ranges that colour scales need.
- * @param {{slug: string, fingerprint: string}} of */
-export function loadColumns({ slug: d, fingerprint }) {
-  const key = `/d/${encodeURIComponent(d)}/columns/${fingerprint}`;
+/** All columns of a dictionary as typed arrays, or one that is made when it is asked for.
+ * @param {{slug: string, fingerprint: string}} of @param {string | null} [name] */
+export function loadColumns({ slug: d, fingerprint }, name = null) {
+  const key = `/d/${encodeURIComponent(d)}/columns/${fingerprint}${name === null ? "" : `?names=${name}`}`;
   if (!columnSets.has(key)) {
     const loading = getBinary(key).then((buffer) => {
       const { tensors } = readSafetensors(buffer);

@@ -81,7 +81,7 @@ function useSteering(d) {
       if (line.type === "loading") setState((s) => ({ ...s, note: `Loading ${plain(line.model, 60)}; this happens once` }));
       else if (line.type === "start") {
         held.current.session = session = line.session;
-        const fresh = line.variants.map((v) => ({ key: `${session}/${v.v}`, name: v.v === 0 ? "baseline" : plain(v.name, 60), tokens: [], scores: new Map(), end: null }));
+        const fresh = line.variants.map((v) => ({ key: `${session}/${v.v}`, name: v.v === 0 ? "baseline" : plain(v.name, 60), model: line.model, tokens: [], scores: new Map(), end: null }));
         setState((s) => ({ ...s, note: "", columns: before.length ? [...s.columns, ...fresh.slice(1)] : fresh }));
       } else if (line.type === "token" && !(before.length && line.v === 0)) edit(line.v, (c) => ({ ...c, tokens: [...c.tokens, line] }));
       else if (line.type === "scores" && !(before.length && line.v === 0)) edit(line.v, (c) => ({ ...c, scores: new Map(line.rows.map((r) => [r.i, r])) }));
@@ -158,7 +158,7 @@ function AddVariant({ d, onAdd }) {
 }
 
 /** One text as it grows, with what it cost: KL, perplexity without the steering, hits, and tokens outside. */
-function Answer({ column, baseline, diff }) {
+export function Answer({ column, baseline, diff }) {
   const { tokens, scores, end } = column;
   const parts = column === baseline ? Infinity : tokens.findIndex((t, i) => t.id !== baseline.tokens[i]?.id);
   const kl = tokens.map((t) => scores.get(t.i)?.kl ?? NaN);
@@ -172,7 +172,7 @@ function Answer({ column, baseline, diff }) {
 
 /** What was asked and written, to keep. */
 const session = (d, asked, columns) => ({
-  dictionary: d.folder_name, fingerprint: d.fingerprint, model: d.model, asked,
+  dictionary: d.folder_name, fingerprint: d.fingerprint, model: columns[0]?.model ?? d.model, asked,
   answers: columns.map((c) => ({ name: c.name, text: c.tokens.map((t) => t.text).join(""), tokens: c.tokens.map((t) => ({ ...t, ...c.scores.get(t.i) })), end: c.end })),
 });
 

@@ -1,11 +1,11 @@
 /** Live text: which region each token of a text falls in, and how far from its exemplar, as one types. */
 import { html, useEffect, useMemo, useState } from "app/html";
-import { streamLines, useGet } from "app/api";
+import { send, streamLines, useGet, useLoaded } from "app/api";
 import { about, hover, select, whyNot } from "app/state";
 import { href, route, setQuery } from "app/router";
 import { count, fixed, percent, plural, theta } from "app/format";
 import { Spark } from "app/charts";
-import { TokenStrip, LETTERS, lettered } from "app/tokens";
+import { TokenStrip, LETTERS, lettered, spoken } from "app/tokens";
 import { Token, plain } from "app/text";
 import { Choice, CopyButton, Empty, RegionLink, Section, asTsv } from "app/ui";
 import { Inspector } from "app/frame";
@@ -15,6 +15,7 @@ import { PictureBox } from "app/picture-box";
 
 const EXAMPLE = "The treaty was signed in Paris on the third of September 1783; 東京 and naïve readers — 👩‍👩‍👧 — may disagree.";
 const DEBOUNCE = 250;
+const NONE = [];
 const WAITING = "Waiting for the model, which loads once";
 export const CLIENT = crypto.randomUUID();
 
@@ -44,7 +45,7 @@ export function useTrace(path, body) {
             const all = rows;
             setState((s) => ({ ...s, rows: all, text: s.nextText ?? body.text }));
           } else if (line.type === "error") throw new Error(line.error);
-          else if (line.type === "end") setState((s) => ({ ...s, ms: line.ms }));
+          else if (line.type === "end") setState((s) => ({ ...s, ms: line.ms, reused: line.reused ?? 0 }));
         }
         setState((s) => ({ ...s, running: false }));
       } catch (error) {
@@ -65,7 +66,6 @@ export function TextPage({ d }) {
   const [text, setText] = useState(query.q ?? EXAMPLE);
   const [chat, setChat] = useState(query.chat === "1");
   const [mode, setMode] = useState("region");
-  const [at, setAt] = useState(null);
   const listed = (about.value?.dictionaries ?? []).find((x) => x.slug === d.slug);
   const possible = listed?.trace ?? about.value?.capabilities?.trace;
   const limit = about.value?.limits?.text_tokens ?? 2048;
@@ -75,25 +75,33 @@ export function TextPage({ d }) {
     const timer = setTimeout(() => route.peek().path[2] === "text" && setQuery({ q: text.length < 1500 ? text : null, chat: chat ? 1 : null }), 600);
     return () => clearTimeout(timer);
   }, [text, chat]);
+  const read = trace.rows.filter((r) => !r.special).length;
+  return html`<div class="page with-inspector text-page"><div><h1>Live text</h1>
+    ${possible ? html`<div class="composer"><textarea rows="3" aria-label="Text to read" spellcheck="false" value=${text} onInput=${(e) => setText(e.currentTarget.value)} placeholder="Type, or paste a passage" />
+      <div class="controls"><${Choice} label="Colour by" value=${mode} options=${[["region", "Regions"], ["distance", "Distance"]]} onChange=${setMode} /><label class="check"><input type="checkbox" checked=${chat} onChange=${(e) => setChat(e.currentTarget.checked)} /> as a chat message</label><span class="spring" />
+        <span class="note" role="status">${trace.error ? "" : trace.note || (trace.running ? "reading …" : trace.ms ? `${plural(read, "token")} in ${count(Object.values(trace.ms).reduce((a, b) => a + b, 0))} ms${trace.start?.exact ? ", exact" : ""}${trace.reused ? `; ${count(trace.reused)} kept from before` : ""}` : "")}</span><${CopyButton} label="copy link" text=${() => location.href} /></div>
+      ${trace.error ? html`<p class="problem" role="alert">${plain(trace.error.message, 300)}.</p>` : null}</div>
+      ${trace.rows.length ? null : html`<${Empty}>Up to ${count(limit)} tokens.</${Empty}>`}<${Passage} d=${d} trace=${trace} mode=${mode} />`
+    : html`<p class="problem">Text cannot be read: ${whyNot("trace")}.</p>`}</div>
+    <${Inspector} hint="Point at a token to see its region here." /></div>`;
+}
+
+/** A text that was read: its tokens, how far each is, which regions it meets, and where they lie.
+ * @param {{d: any, trace: {rows: any[], text: string, run?: string | null}, mode: "region" | "distance"}} props */
+export function Passage({ d, trace, mode }) {
+  const [at, setAt] = useState(null);
   const letters = useMemo(() => lettered(trace.rows), [trace.rows]);
   const row = at === null ? null : trace.rows.find((r) => r.i === at) ?? null;
   useEffect(() => { hover(d.slug, row?.region ?? null); }, [row?.region]);
   const outside = trace.rows.filter((r) => !r.special && r.theta_ratio > 1).length, read = trace.rows.filter((r) => !r.special).length;
-  const strip = trace.rows.length ? html`<${TokenStrip} text=${trace.text} rows=${trace.rows} letters=${letters} mode=${mode} at=${at} onAt=${setAt} onOpen=${(r) => r.region !== null && select(d.slug, r.region)} name="Tokens of the text, with their regions" />
+  const some = trace.rows.length > 0;
+  return html`${some ? html`<${TokenStrip} text=${trace.text} rows=${trace.rows} letters=${letters} mode=${mode} at=${at} onAt=${setAt} onOpen=${(r) => r.region !== null && select(d.slug, r.region)} name="Tokens of the text, with their regions" />
       <div class="spark-row"><${Spark} values=${trace.rows.map((r) => (r.special ? NaN : r.theta_ratio ?? NaN))} line=${1} at=${at === null ? null : trace.rows.findIndex((r) => r.i === at)} marks=${trace.rows.map((r, i) => (!r.special && r.theta_ratio > 1 ? i : -1)).filter((i) => i >= 0)}
-        name="Distance to the nearest exemplar, token by token, in θ" onPick=${(i) => trace.rows[i] && setAt(trace.rows[i].i)} /><span class="note">distance in θ; the line is θ</span></div>` : null;
-  return html`<div class="page with-inspector text-page"><div><h1>Live text</h1>
-    ${possible ? html`<div class="composer"><textarea rows="3" aria-label="Text to read" spellcheck="false" value=${text} onInput=${(e) => setText(e.currentTarget.value)} placeholder="Type, or paste a passage" />
-      <div class="controls"><${Choice} label="Colour by" value=${mode} options=${[["region", "Regions"], ["distance", "Distance"]]} onChange=${setMode} /><label class="check"><input type="checkbox" checked=${chat} onChange=${(e) => setChat(e.currentTarget.checked)} /> as a chat message</label><span class="spring" />
-        <span class="note" role="status">${trace.error ? "" : trace.note || (trace.running ? "reading …" : trace.ms ? `${plural(read, "token")} in ${count(Object.values(trace.ms).reduce((a, b) => a + b, 0))} ms${trace.start?.exact ? ", exact" : ""}` : "")}</span><${CopyButton} label="copy link" text=${() => location.href} /></div>
-      ${trace.error ? html`<p class="problem" role="alert">${plain(trace.error.message, 300)}.</p>` : null}</div>
-      ${strip ?? html`<${Empty}>Up to ${count(limit)} tokens.</${Empty}>`}
-      <p class="note key-line">${mode === "region" ? html`Background and letter: the regions met most often here. ` : html`Background: distance, up to θ. `}Dotted underline: beyond 0.9 θ. Double: beyond θ, outside every region${read ? ` (${percent(outside / read, 0)})` : ""}. Greyed and framed: special tokens, left out. · in a token: parts of one character.</p>
-      ${row ? html`<${TokenDetail} d=${d} row=${row} text=${trace.text} />` : null}
-      ${trace.rows.length ? html`<${Here} d=${d} rows=${trace.rows} letters=${letters} text=${trace.text} />` : null}
-      ${trace.rows.length ? html`<${Section} title="On the sphere" id="passage" note="the regions of this text" actions=${trace.run ? html`<${RunSlice} d=${d} run=${trace.run} rows=${trace.rows} at=${at} />` : null}>${() => html`<${OnSphere} d=${d} rows=${trace.rows} />`}</${Section}>` : null}`
-    : html`<p class="problem">Text cannot be read: ${whyNot("trace")}.</p>`}</div>
-    <${Inspector} hint="Point at a token to see its region here." /></div>`;
+        name="Distance to the nearest exemplar, token by token, in θ" onPick=${(i) => trace.rows[i] && setAt(trace.rows[i].i)} said=${(i) => (trace.rows[i] ? spoken(trace.text.slice(trace.rows[i].start, trace.rows[i].end) || String(trace.rows[i].text ?? ""), trace.rows[i]) : "")} /><span class="note">distance in θ; the line is θ</span></div>` : null}
+    <p class="note key-line">${mode === "region" ? html`Background and letter: the regions met most often here. ` : html`Background: distance, up to θ. `}Dotted underline: beyond 0.9 θ. Double: beyond θ, outside every region${read ? ` (${percent(outside / read, 0)})` : ""}. Greyed and framed: special tokens, left out. · in a token: parts of one character.</p>
+    ${row ? html`<${TokenDetail} d=${d} row=${row} text=${trace.text} />` : null}
+    ${some ? html`<${Here} d=${d} rows=${trace.rows} letters=${letters} text=${trace.text} />` : null}
+    ${some ? html`<${Section} title="On the sphere" id="passage" note="the regions of this text, and where its tokens lie" actions=${trace.run ? html`<${RunSlice} d=${d} run=${trace.run} rows=${trace.rows} at=${at} />` : null}>${() => html`<${OnSphere} d=${d} rows=${trace.rows} trace=${trace} at=${at} />`}</${Section}>` : null}`;
 }
 
 /** A slice through three tokens of the passage: the one in question and the two that follow it. */
@@ -135,12 +143,20 @@ function Here({ d, rows, letters, text }) {
       <td><${RegionLink} d=${d.slug} id=${e.id}>${label.get(e.id)?.label ? plain(label.get(e.id).label, 40) : html`${e.id} <${Token} text=${label.get(e.id)?.token?.text ?? ""} />`}</${RegionLink}></td><td class="num">${e.n}</td><td class="num">${theta(e.sum / e.n)}</td><td>${tokens(e).map((t) => html`<${Token} text=${t} class="chip" /> `)}</td></tr>`)}</tbody></table></div></section>`;
 }
 
-function OnSphere({ d, rows }) {
+/** The regions of the text, bright, and a dot for each token, by the same projection. */
+function OnSphere({ d, rows, trace, at }) {
   const sphere = useSphere(d);
   const columns = useColumns(d);
   const of = useColouring(columns.data, "coherence");
+  const done = !trace.running;
+  const placed = useLoaded(trace.points || !trace.run || !done ? null : `${d.slug} ${trace.run}`, () => send("POST", `/d/${encodeURIComponent(d.slug)}/passage`, { run: trace.run }));
+  const tokens = trace.points ?? placed.data?.points;
   const ids = useMemo(() => [...new Set(rows.filter((r) => !r.special && r.region !== null).map((r) => r.region))], [rows]);
+  const points = useMemo(() => {
+    const ordinary = new Set(rows.filter((r) => !r.special).map((r) => r.i));
+    return (tokens ?? []).filter((p) => ordinary.has(p.i) && (at === null || p.i === at)).map((p) => p.y);
+  }, [tokens, rows, at]);
   if (sphere.error || !sphere.scene || !of) return null;
-  return html`<div class="half"><${PictureBox} d=${d} scene=${sphere.scene} colouring=${of} filter=${ids} passage=${ids} small list=${false} name="Sphere with the regions of the text" /></div>`;
+  return html`<div class="half"><${PictureBox} d=${d} scene=${sphere.scene} colouring=${of} filter=${ids} passage=${NONE} points=${points} small list=${false} name="Sphere with the regions of the text" />
+    <p class="note">${tokens ? `${plural(points.length, "dot")}: ${at === null ? "the tokens" : "the token in question"}, projected as the exemplars are. ` : ""}Bright: the regions that they lie in, in all dimensions.</p></div>`;
 }
-

@@ -41,7 +41,7 @@ export function lettered(rows) {
 }
 
 /** What a token is called by a screen reader. */
-const spoken = (text, row) => {
+export const spoken = (text, row) => {
   const where = row.special ? "special token, left out" : !isNumber(row.region) ? "no region"
     : `region ${row.region}, ${theta(row.theta_ratio)}${row.theta_ratio > 1 ? ", outside" : ""}`;
   return `${text.trim() || "white space"}: ${where}`;
