@@ -167,3 +167,62 @@ def test_ticks_are_round_and_inside(page):
     assert found[1] == [0, 200, 400, 600, 800]
     assert all(-3.2 <= v <= 4.1 for v in found[2])
     assert found[4] == [5]
+
+
+def test_lines_of_a_caption_are_broken_between_words(page):
+    found = page.evaluate(
+        """async () => { const { wrapped } = await import("app/figures");
+        return wrapped(["one two three four five six seven", "x".repeat(50)], 150); }"""
+    )
+    assert [line["text"] for line in found] == [
+        "one two three four", "five six seven", "x" * 22, "x" * 22, "x" * 6,
+    ]  # fmt: skip
+    assert [line["first"] for line in found] == [True, True, False, False, False]
+
+
+def test_areas_round_trip_and_hold_what_lies_in_them(page):
+    read = """async (text) => { const { readArea, writeArea } = await import("app/areas");
+        const area = readArea(text); return area && [area, writeArea(area)]; }"""
+    corners, text = page.evaluate(read, "10,20,60,90")
+    assert corners == [[0.1, 0.2], [0.6, 0.2], [0.6, 0.9], [0.1, 0.9]]
+    assert text == "10,20,60,90"
+    corners, text = page.evaluate(read, "10,20,60,25,50,90")
+    assert np.allclose(corners, [[0.1, 0.2], [0.6, 0.25], [0.5, 0.9]])
+    assert text == "10,20,60,25,50,90"
+    for bad in ("", "1,2,3", "1,2,3,x", "1,2,,4", "1,2,3,4,5", ",".join(["1"] * 500), "NaN,1,2,3"):
+        assert page.evaluate(read, bad) is None
+    xy = np.random.default_rng(0).integers(0, 65536, (500, 2)).astype(np.uint16)
+    found = page.evaluate(
+        """async ([xy, text]) => { const { readArea, within } = await import("app/areas");
+        return [...within(Uint16Array.from(xy), readArea(text))]; }""",
+        [xy.ravel().tolist(), "20,30,70,80"],
+    )
+    share = xy / 65535
+    inside = (share >= [0.2, 0.3]).all(axis=1) & (share <= [0.7, 0.8]).all(axis=1)
+    assert found == np.flatnonzero(inside).tolist()
+
+
+def test_a_long_loop_is_thinned_to_sixty_corners(page):
+    angle = np.linspace(0, 2 * np.pi, 700, endpoint=False)
+    corners = np.stack([0.5 + 0.3 * np.cos(angle), 0.5 + 0.3 * np.sin(angle)], axis=1)
+    found = page.evaluate(
+        """async (corners) => { const { readArea, writeArea } = await import("app/areas");
+        return readArea(writeArea(corners)); }""",
+        corners.tolist(),
+    )
+    assert 50 <= len(found) <= 60
+    assert np.allclose(np.hypot(*(np.array(found) - 0.5).T), 0.3, atol=1e-3)
+
+
+def test_the_rim_of_the_map_is_where_the_edge_of_the_sphere_goes(page):
+    from exemplars.explorer.sphere import unrolled
+
+    height = np.linspace(-0.999, 0.999, 41)
+    edge = np.stack([-np.sqrt(1 - height**2), np.full(41, 1e-9), height], axis=1)
+    xy = unrolled(edge) / 65535
+    found = page.evaluate(
+        """async (ys) => { const { widthAt } = await import("app/map-scenes");
+        return ys.map(widthAt); }""",
+        xy[:, 1].tolist(),
+    )
+    assert np.allclose(found, 2 * xy[:, 0] - 1, atol=2e-3)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import exemplars as ex
-from explorer_browser import Visit, chromium, opened
+from exemplars.explorer.single_file import export_html
+from explorer_browser import WATCH, WIDE, Visit, chromium, opened
 from explorer_server import NEEDED, Served
 from synthetic import HOSTILE, dictionary_of, exemplars, synthetic
 from test_explorer_beside import centered_at, drifted
@@ -614,3 +615,41 @@ def test_hostile_names_on_the_maps_stay_texts(visit):
     page = visit.go("#/d/hostile/map?area=<img src=x onerror=window.__pwn=1>&layer=<script>")
     assert page.locator("main img, main script, main iframe").count() == 0
     visit.check()
+
+
+@pytest.mark.parametrize("slug", ["base", "hostile"])
+def test_one_file_has_the_layers_of_the_map_and_gives_figures(browser, served, tmp_path, slug):
+    out = tmp_path / "one.html"
+    export_html(served.explorer.views[slug].folder, out, top=5)
+    context = browser.new_context(viewport=WIDE)
+    context.add_init_script(WATCH)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    failed, asked = [], []
+    page.on("pageerror", lambda e: failed.append(str(e)))
+    page.on("request", lambda r: asked.append(r.url))
+    page.goto(f"{out.as_uri()}#/d/main/map?layer=cells")
+    page.wait_for_function("() => document.querySelector('canvas')?.picture?.fine")
+    picked = on_canvas(page, "p.pick(...p.scene.place(7, p.view))")
+    assert isinstance(picked, int)
+    name, data = saved(page, page.get_by_role("button", name=re.compile("save figure", re.I)))
+    assert name == "main-map-cells.png"
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    page.get_by_role("button", name="Density").click()
+    page.locator(".legend", has_text="regions in a square").wait_for()
+    page.get_by_label("Layout").select_option("umap")
+    page.get_by_role("alert").wait_for()
+    region = int(np.argmax(served.made[slug].counts))
+    page.evaluate("route => { location.hash = route }", f"#/d/main/r/{region}")
+    section = page.get_by_role("region", name="Distances")
+    section.scroll_into_view_if_needed()
+    page.get_by_role("img", name=re.compile("^Distances of")).wait_for()
+    name, data = saved(page, section.get_by_role("button", name="save figure"))
+    assert name == f"main-distances-{region}.svg"
+    texts = " ".join(ElementTree.fromstring(data).itertext())
+    assert served.explorer.views[slug].fingerprint in texts
+    assert failed == []
+    assert page.evaluate("window.__violations") == []
+    assert page.evaluate("window.__pwn") is None
+    assert [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
+    context.close()

@@ -11,15 +11,15 @@ export function writeArea(corners) {
   const sides = [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
   const straight = corners.every(([x, y]) => (x === sides[0] || x === sides[2]) && (y === sides[1] || y === sides[3]));
   if (straight) return sides.map(short).join(",");
-  const step = Math.max(1, corners.length / MOST_CORNERS), kept = [];
-  for (let i = 0; i < corners.length; i += step) kept.push(corners[Math.floor(i)]);
+  const n = Math.min(corners.length, MOST_CORNERS);
+  const kept = Array.from({ length: n }, (_, i) => corners[Math.floor((i * corners.length) / n)]);
   return kept.flat().map(short).join(",");
 }
 
 /** @param {string | undefined} text @returns {number[][] | null} Corners, or null if it says none. */
 export function readArea(text) {
   const v = String(text ?? "").split(",").map((part) => (part.trim() === "" ? NaN : Number(part) / 100));
-  if (v.length < 4 || v.length % 2 || v.length > 4 * MOST_CORNERS || !v.every(Number.isFinite)) return null;
+  if (v.length < 4 || v.length % 2 || v.length > 2 * MOST_CORNERS || !v.every(Number.isFinite)) return null;
   if (v.length === 4) return [[v[0], v[1]], [v[2], v[1]], [v[2], v[3]], [v[0], v[3]]];
   return Array.from({ length: v.length / 2 }, (_, i) => [v[2 * i], v[2 * i + 1]]);
 }

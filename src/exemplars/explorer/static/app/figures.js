@@ -25,6 +25,21 @@ export function captionOf({ of, title, said }) {
 /** Without what XML cannot say. */
 const printable = (text) => text.replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, "\ufffd");
 
+/** Lines broken between words, so that they fit a width; those after a break do not begin anew.
+ * @param {string[]} lines @param {number} width @returns {{text: string, first: boolean}[]} */
+export function wrapped(lines, width) {
+  const most = Math.max(20, Math.floor(width / 6.7));
+  return lines.flatMap((line, i) => {
+    const parts = [""];
+    for (const word of line.split(" ").flatMap((w) => w.match(new RegExp(`.{1,${most}}`, "gsu")) ?? [""])) {
+      const now = parts[parts.length - 1];
+      if (now && now.length + 1 + word.length > most) parts.push(word);
+      else parts[parts.length - 1] = now ? `${now} ${word}` : word;
+    }
+    return parts.map((text) => ({ text, first: i === 0 }));
+  });
+}
+
 const fileName = ({ of, name }, kind) => `${[...[of].flat().map((d) => d.slug), name].join("-").replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 120)}.${kind}`;
 
 function download(blob, name) {
@@ -74,16 +89,16 @@ export function standaloneSvg(chart, about) {
   for (const element of [clone, ...clone.querySelectorAll("*")]) for (const name of ["class", "style", "role", "tabindex"]) element.removeAttribute(name);
   paper.remove();
   for (const [key, value] of [["x", MARGIN], ["y", MARGIN], ["overflow", "visible"]]) clone.setAttribute(key, String(value));
-  const lines = captionOf(about), legend = about.legend ?? [];
+  const said = captionOf(about), lines = wrapped(said, width), legend = about.legend ?? [];
   const below = MARGIN + height + 10, whole = below + (legend.length ? LINE + 4 : 0) + lines.length * LINE + MARGIN;
   const root = made(chart, "svg", { width: width + 2 * MARGIN, height: whole, viewBox: `0 0 ${width + 2 * MARGIN} ${whole}`, "font-family": FONT, "font-size": 12 });
-  root.append(made(chart, "title", {}, lines[0]), made(chart, "rect", { width: "100%", height: "100%", fill: "#ffffff" }), clone);
+  root.append(made(chart, "title", {}, said[0]), made(chart, "rect", { width: "100%", height: "100%", fill: "#ffffff" }), clone);
   let x = MARGIN;
   for (const [colour, text] of legend) {
     root.append(made(chart, "rect", { x, y: below, width: 10, height: 10, fill: colour }), made(chart, "text", { x: x + 15, y: below + 9, fill: SOFT, "font-size": 11 }, printable(plain(text, 60))));
     x += 30 + text.length * 6.5;
   }
-  lines.forEach((line, i) => root.append(made(chart, "text", { x: MARGIN, y: below + (legend.length ? LINE + 4 : 0) + 11 + i * LINE, fill: i ? SOFT : INK, "font-weight": i ? 400 : 600 }, line)));
+  lines.forEach(({ text, first }, i) => root.append(made(chart, "text", { x: MARGIN, y: below + (legend.length ? LINE + 4 : 0) + 11 + i * LINE, fill: first ? INK : SOFT, "font-weight": first ? 600 : 400 }, text)));
   return new XMLSerializer().serializeToString(root);
 }
 
@@ -120,7 +135,7 @@ export async function savePicture(picture, about, labels = []) {
     announced.value = "There is no picture to save.";
     return;
   }
-  const { width, height } = picture, lines = captionOf(about);
+  const { width, height } = picture, lines = wrapped(captionOf(about), width);
   const drawn = await drawnTwice(picture);
   const sheet = document.createElement("canvas");
   sheet.width = 2 * (width + 2 * MARGIN);
@@ -141,10 +156,10 @@ export async function savePicture(picture, about, labels = []) {
   }
   c.textAlign = "left";
   legendOn(c, scaleOf(picture.scene.shown ?? picture.colouring), MARGIN, height + MARGIN + 12);
-  lines.forEach((line, i) => {
-    c.font = `${i ? 400 : 600} 12px ${FONT}`;
-    c.fillStyle = i ? SOFT : INK;
-    c.fillText(line, MARGIN, height + MARGIN + 56 + i * LINE, width);
+  lines.forEach(({ text, first }, i) => {
+    c.font = `${first ? 600 : 400} 12px ${FONT}`;
+    c.fillStyle = first ? INK : SOFT;
+    c.fillText(text, MARGIN, height + MARGIN + 56 + i * LINE, width);
   });
   const blob = await new Promise((resolve) => sheet.toBlob(resolve, "image/png"));
   download(blob, fileName(about, "png"));
