@@ -1,5 +1,6 @@
 """The pages in a real browser: every journey, by mouse and by keyboard, on tiny dictionaries."""
 
+import base64
 import contextlib
 import json
 import re
@@ -188,6 +189,109 @@ def test_cells_of_the_sphere_are_those_of_the_nearest_exemplar(visit, zoom):
     assert None not in found  # no hole in the ball
     assert len(right) > 500
     assert np.mean(right) >= 0.99, f"{np.mean(right):.4f}"
+    visit.check()
+
+
+def test_a_turning_picture_is_coarse_and_exact_again_when_it_rests(visit):
+    page = visit.go("#/d/fine/sphere?cam=0.1,0.3,-0.2,0.9,1")
+    moving = page.evaluate(
+        """() => { const p = document.querySelector("canvas").picture;
+        p.scene.camera.drag(60, 20, p.view); p.moved(); clearTimeout(p.rest);
+        cancelAnimationFrame(p.frame); p.frame = 0; p.render();
+        return [p.fine, p.targets[p.fine].width, p.canvas.width]; }"""
+    )
+    assert moving[0] == 0.5
+    assert moving[1] < 0.7 * moving[2]
+    xyz = np.array(page.evaluate("[...document.querySelector('canvas').picture.scene.xyz]"))
+
+    def right():
+        at, found = directions(page, pixels(page, 1500))
+        nearest = (at @ xyz.reshape(-1, 3).T).argmax(axis=1)
+        return np.mean([a == b for a, b in zip(found, nearest, strict=True)])
+
+    assert right() >= 0.9  # also what is pointed at while it turns
+    page.evaluate("() => document.querySelector('canvas').picture.moved()")
+    page.wait_for_function("() => document.querySelector('canvas').picture.fine === 2")
+    rested = drawn(visit)
+    assert right() >= 0.99
+    page.evaluate("() => document.querySelector('canvas').picture.redraw()")
+    again = drawn(visit)
+    assert np.array_equal(rested, again)  # the picture has forgotten that it moved
+    visit.check()
+
+
+def drawn(visit):
+    """(height, width, 4) what the first canvas shows when it rests, refined."""
+    page = visit.page
+    page.evaluate(
+        """() => { const p = document.querySelector("canvas").picture;
+        const was = p.drawColours; window.__four = false;
+        p.drawColours = (card, four, ...rest) => { was.call(p, card, four, ...rest);
+          window.__four = four; }; }"""
+    )
+    page.evaluate("() => document.querySelector('canvas').picture.restyle()")
+    page.wait_for_function(
+        """() => window.__four && !document.querySelector("canvas").picture.frame
+        && !document.querySelector("canvas").picture.moving"""
+    )
+    width, height, bits = page.evaluate(
+        """() => { const p = document.querySelector("canvas").picture; delete p.drawColours;
+        const { width, height } = p.canvas, d = p.context.getImageData(0, 0, width, height).data;
+        let text = "";
+        for (let i = 0; i < d.length; i += 8192)
+          text += String.fromCharCode(...d.subarray(i, i + 8192));
+        return [width, height, btoa(text)]; }"""
+    )
+    return np.frombuffer(base64.b64decode(bits), np.uint8).reshape(height, width, 4)
+
+
+def test_colours_are_those_of_the_table_the_filter_and_the_pins(visit):
+    page = visit.go("#/d/fine/sphere?cam=0.1,0.3,-0.2,0.9,1")
+    page.evaluate(
+        """async () => { const p = document.querySelector("canvas").picture;
+        const { colouring } = await import("app/colour");
+        p.colourBy(colouring("nn1_cos", Float32Array.from({ length: p.scene.k },
+          (_, i) => (i % 7 ? Math.sin(i) : NaN))));
+        p.filterBy(Uint32Array.from({ length: p.scene.k / 2 }, (_, i) => 2 * i)); }"""
+    )
+    picked = pixels(page, 4000)
+    regions = sorted({p for _, _, p in picked if isinstance(p, int)})
+    pins = regions[::5]
+    page.evaluate(
+        "pins => document.querySelector('canvas').picture.mark({ pins, over: null })", pins
+    )
+    shown = drawn(visit).astype(float)
+    table, steps, theme = page.evaluate(
+        """async () => { const { TABLES } = await import("app/tables");
+        const p = document.querySelector("canvas").picture;
+        const style = getComputedStyle(document.documentElement);
+        const read = (name) => [1, 3, 5].map(
+          (i) => parseInt(style.getPropertyValue(name).trim().slice(i, i + 2), 16));
+        return [[...TABLES[p.colouring.table]], [...p.colouring.steps],
+          { paper: read("--surface"), accent: read("--accent"), unknown: read("--unknown") }]; }"""
+    )
+    table = np.array(table, float).reshape(-1, 3)
+    _, scale, width, height = camera(page)
+    seen = 0
+    for x, y, region in picked:
+        s = np.array([x - width / 2, height / 2 - y]) / scale
+        if not isinstance(region, int) or s @ s > 0.9:
+            continue
+        block = shown[int(y) - 5 : int(y) + 6, int(x) - 5 : int(x) + 6, :3]
+        if np.ptp(block, axis=(0, 1)).max() > 6:  # a wall, or a rim of a pinned region
+            continue
+        z = np.sqrt(1 - s @ s)
+        t = min(1.0, z / 0.42)
+        light = 0.62 + 0.38 * t * t * (3 - 2 * t)
+        colour = np.array(theme["unknown"]) if steps[region] == 255 else table[steps[region]]
+        colour = colour * light
+        if region % 2:
+            colour = colour + (np.array(theme["paper"]) - colour) * 0.86
+        if region in pins:
+            colour = colour + (np.array(theme["accent"]) - colour) * 0.18
+        assert np.abs(shown[int(y), int(x), :3] - colour).max() <= 2, region
+        seen += 1
+    assert seen > 200
     visit.check()
 
 

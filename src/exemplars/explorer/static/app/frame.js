@@ -45,6 +45,9 @@ function Switcher({ d, page }) {
   </select></label>`;
 }
 
+/** Milliseconds without a key until what was typed is asked for: less than between two keys. */
+const PAUSE = 40;
+
 /** Search as one types: a field with a list of regions under it. */
 function Search({ d }) {
   const [text, setText] = useState("");
@@ -60,7 +63,7 @@ function Search({ d }) {
     }
     let live = true;
     const timer = setTimeout(() => cached(`/d/${encodeURIComponent(d)}/search?q=${encodeURIComponent(text)}&k=12`)
-      .then((a) => live && setHits(a), (e) => live && setHits({ hits: [], error: e.message })), 120);
+      .then((a) => live && setHits(a), (e) => live && setHits({ hits: [], error: e.message })), PAUSE);
     return () => {
       live = false;
       clearTimeout(timer);

@@ -55,9 +55,18 @@ export function Regions({ d }) {
       ${first.error ? html`<${Problem} error=${first.error} />` : !first.data ? html`<${Waiting} what="Listing" />`
         : !rows.length ? html`<${Empty}>No region is like that. <a href=${href(["d", d.slug, "regions"])}>All regions</a></${Empty}>`
         : view === "table" ? html`<${RegionTable} d=${d.slug} rows=${rows} />`
-        : html`<div class="cards"><h2 class="unseen">Regions listed</h2>${rows.map((row) => html`<${RegionCard} key=${row.id} d=${d.slug} row=${row} />`)}</div>`}
+        : html`<${Cards} key=${base} d=${d.slug} rows=${rows} />`}
       ${pages.next ? html`<p class="more"><button type="button" class="button" disabled=${pages.loading} onClick=${load}>${pages.loading ? "Loading …" : "More regions"}</button></p>` : null}
     </div></div>`;
+}
+
+/** Cards that a first look shows; the others follow when these are painted. */
+const FIRST = 15;
+
+function Cards({ d, rows }) {
+  const [all, setAll] = useState(false);
+  useEffect(() => setAll(true), []);
+  return html`<div class="cards"><h2 class="unseen">Regions listed</h2>${(all ? rows : rows.slice(0, FIRST)).map((row) => html`<${RegionCard} key=${row.id} d=${d} row=${row} />`)}</div>`;
 }
 
 const order = (column, falling) => (falling ? { _sort_desc: column, _sort: null } : { _sort: column, _sort_desc: null });
