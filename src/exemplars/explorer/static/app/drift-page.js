@@ -115,11 +115,11 @@ function Spheres({ one, two, c, titles }) {
 }
 
 function Changed({ one, two, asked, cutoff }) {
-  const [kind, setKind] = useState("moved");
+  const { kind = "moved" } = route.value.query;
   const answer = useGet(`/drift/pairs?${asked}&cutoff=${cutoff}&kind=${kind}&_size=40`);
   const side = (d, x) => (x ? html`<a href=${href(["d", d.slug, "r", x.id])}><${Name} row=${x} /></a> <small>${x.id}, ${count(x.member_count)} members</small>` : html`<small>none</small>`);
   return html`<${Section} title="Regions" id="pairs" table=${() => ({ head: ["from", "to", "cosine", "members ×"], rows: (answer.data?.rows ?? []).map((p) => [p.a?.id ?? "", p.b?.id ?? "", fixed(p.cosine, 3), isNumber(p.members_log_ratio) ? significant(Math.exp(p.members_log_ratio)) : ""]), numeric: [2, 3] })}>${() => html`
-    <div class="controls"><${Choice} label="Which" value=${kind} options=${KINDS} onChange=${setKind} /></div>
+    <div class="controls"><${Choice} label="Which" value=${kind} options=${KINDS} onChange=${(k) => setQuery({ kind: k === "moved" ? null : k })} /></div>
     <${Loaded} answer=${answer}>${(x) => (x.rows.length ? html`<div class="scroll" tabindex="0" role="region" aria-label="Changed regions"><table><thead><tr><th scope="col">${plain(one.title || one.slug, 40)}</th><th scope="col">${plain(two.title || two.slug, 40)}</th><th scope="col" class="num">cosine</th><th scope="col" class="num">members</th></tr></thead><tbody>${x.rows.map((p, i) => html`<tr key=${i}><td>${side(one, p.a)}</td><td>${side(two, p.b)}</td><td class="num">${fixed(p.cosine, 3)}</td><td class="num">${isNumber(p.members_log_ratio) ? `×${significant(Math.exp(p.members_log_ratio), 2)}` : ""}</td></tr>`)}</tbody></table></div>` : html`<${Empty}>None at this cutoff.</${Empty}>`)}</${Loaded}>`}</${Section}>`;
 }
 

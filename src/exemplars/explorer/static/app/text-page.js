@@ -64,7 +64,7 @@ export function TextPage({ d }) {
   const { query } = route.value;
   const [text, setText] = useState(query.q ?? EXAMPLE);
   const [chat, setChat] = useState(query.chat === "1");
-  const [mode, setMode] = useState("region");
+  const [mode, setMode] = useState(query.colour === "distance" ? "distance" : "region");
   const [at, setAt] = useState(null);
   const listed = (about.value?.dictionaries ?? []).find((x) => x.slug === d.slug);
   const possible = listed?.trace ?? about.value?.capabilities?.trace;
@@ -72,9 +72,9 @@ export function TextPage({ d }) {
   const body = text.trim() === "" ? null : chat ? { messages: [{ role: "user", content: text }], topk: 3, skip_special: true, client: CLIENT } : { text, topk: 3, skip_special: true, client: CLIENT };
   const trace = useTrace(possible ? `/d/${encodeURIComponent(d.slug)}/trace` : null, body);
   useEffect(() => {
-    const timer = setTimeout(() => route.peek().path[2] === "text" && setQuery({ q: text.length < 1500 ? text : null, chat: chat ? 1 : null }), 600);
+    const timer = setTimeout(() => route.peek().path[2] === "text" && setQuery({ q: text.length < 1500 ? text : null, chat: chat ? 1 : null, colour: mode === "distance" ? mode : null }), 600);
     return () => clearTimeout(timer);
-  }, [text, chat]);
+  }, [text, chat, mode]);
   const letters = useMemo(() => lettered(trace.rows), [trace.rows]);
   const row = at === null ? null : trace.rows.find((r) => r.i === at) ?? null;
   useEffect(() => { hover(d.slug, row?.region ?? null); }, [row?.region]);
