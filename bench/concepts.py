@@ -23,6 +23,13 @@ import exemplars as ex
 import rows as results
 from exemplars.analyses import concepts as study
 from exemplars.analyses import detectors
+from exemplars.analyses.candidates import (
+    NULL,
+    Candidates,
+    region_methods,
+    supervised_methods,
+    training_pairs,
+)
 from exemplars.analyses.labelled import Concept, read_axbench, read_text_rows, without_empty
 from exemplars.geometry import to_directions
 
@@ -103,7 +110,7 @@ def measure(
     site: Site, percentiles: Sequence[float], only: str | None = None, supervised: bool = True
 ) -> tuple[study.ConceptReport, dict[float, list[int]], dict[str, float]]:
     """All methods at all percentiles, regions of each dictionary, and the chosen percentiles."""
-    pairs = study.training_pairs(site.rows.rows, site.concepts)
+    pairs = training_pairs(site.rows.rows, site.concepts)
     found: dict[str, tuple[study.Detection, ...]] = {}
     built = {p: dictionaries(site, p) for p in percentiles}
     sizes = {p: [len(d) for d in several] for p, several in built.items()}
@@ -116,40 +123,36 @@ def measure(
         np.random.default_rng([seed, 0xD1CE]).permutation(np.flatnonzero(usable))[:most]
         for seed in range(NULL_SEEDS)
     ]
-    null = [study.Candidates.of(site.rows, directions[chosen], pairs) for chosen in drawn]
+    null = [Candidates.of(site.rows, directions[chosen], pairs) for chosen in drawn]
     for p, several in built.items():
         start = time.perf_counter()
         candidates = {
-            "region mean": [study.Candidates.of(site.rows, d.means, pairs) for d in several],
-            study.NULL: [c.some(np.arange(n)) for c, n in zip(null, sizes[p], strict=False)],
+            "region mean": [Candidates.of(site.rows, d.means, pairs) for d in several],
+            NULL: [c.some(np.arange(n)) for c, n in zip(null, sizes[p], strict=False)],
         }
         if p >= EXEMPLARS_FROM and only is None:
-            candidates["exemplar"] = [
-                study.Candidates.of(site.rows, d.exemplars, pairs) for d in several
-            ]
-        methods = study.region_methods(candidates, K, precision)
+            candidates["exemplar"] = [Candidates.of(site.rows, d.exemplars, pairs) for d in several]
+        methods = region_methods(candidates, K, precision)
         if only is not None:
-            methods = {
-                name: fits for name, fits in methods.items() if only in name or name == study.NULL
-            }
-        validated = [name for name in methods if "contrast" not in name and study.NULL not in name]
+            methods = {name: fits for name, fits in methods.items() if only in name or name == NULL}
+        validated = [name for name in methods if "contrast" not in name and NULL not in name]
         report = study.evaluate(site.rows, site.concepts, methods, validated=validated)
         found |= {f"{name} @{p:g}": d for name, d in report.detections.items()}
         seconds = time.perf_counter() - start
         print(f"  p = {p:g}: K {sizes[p]}, {seconds:.0f} s", flush=True)
     del null
     chosen = choose(study.ConceptReport(tuple(site.concepts), found))
-    methods = study.supervised_methods(site.rows) if supervised else {}
+    methods = supervised_methods(site.rows) if supervised else {}
     wanted = {2.0, chosen["region mean"]} & {*percentiles} if only is None else ()
     more = {f"census mean @{p:g}": p for p in wanted}
     for name, p in more.items():
         censuses = [d.means for d in dictionaries(site, p, "census")]
-        methods[name] = [study.Candidates.of(site.rows, m, pairs).by_auroc for m in censuses]
+        methods[name] = [Candidates.of(site.rows, m, pairs).by_auroc for m in censuses]
         k = int(np.median(sizes[p]))
         if k <= K_MEANS_AT_MOST:
             fitted = [detectors.kmeans_centroids(directions[usable], k, seed) for seed in range(3)]
             methods[f"{study.K_MEANS} @{p:g}"] = [
-                study.Candidates.of(site.rows, m, pairs).by_auroc for m in fitted
+                Candidates.of(site.rows, m, pairs).by_auroc for m in fitted
             ]
     report = study.evaluate(site.rows, site.concepts, methods, validated=())
     found |= report.detections
@@ -190,9 +193,9 @@ def differences(
     pairs = []
     ways = ("", *(f", {K} {way}" for way in ("summed", "anchored", "whitened")))
     for p in percentiles:
-        pairs += [(f"region mean{way} @{p:g}", f"{study.NULL}{way} @{p:g}") for way in ways]
+        pairs += [(f"region mean{way} @{p:g}", f"{NULL}{way} @{p:g}") for way in ways]
     for name, p in chosen.items():
-        ours, null = f"{name} @{p:g}", f"{study.NULL} @{p:g}"
+        ours, null = f"{name} @{p:g}", f"{NULL} @{p:g}"
         supervised = ("logistic probe, tokens", "logistic probe, means", "difference of means")
         pairs += [(ours, other) for other in (*supervised, null)]
     found = {}

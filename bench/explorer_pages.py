@@ -1,12 +1,16 @@
-"""How long a person waits in the browser: explorer_pages.py FOLDER [RUNS].
+"""How long a person waits in the browser: explorer_pages.py FOLDER [RUNS] [ROUTES].
 
 Headless Chromium with software WebGL, a fresh profile each run, the server in this process. Beside
-the latencies: a reference workload, timed in the same run, and the machine's load.
+the latencies: a reference workload, timed in the same run, and the machine's load. A second row
+says what ROUTES changes of route (500) leave behind, and what an idle page does.
 """
 
 from __future__ import annotations
 
+import http.client
 import os
+import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,14 +25,20 @@ from explorer_browser import WATCH, chromium, opened
 from explorer_server import TOKEN, Served
 
 RUNS = 5
+FACETS = ("member_count", "coherence", "mean_dist_theta", "token")
 TARGETS_MS = {
     "first figures": 1000, "first sphere pixels": 2000, "exact sphere": 4000, "orbit frame": 100,
     "exact frame": 600, "recolour": 150, "filter": 150, "hover card": 250,
-    "search as you type": 150,
-    "region list": 80, "region header": 250, "region sections": 1500, "exact slice": 1500,
-    "route change": 200,
+    "search as you type": 150, "list query": 80, "facets query": 120, "list page": 200,
+    "region header": 250, "region sections": 1500, "exact slice": 1500, "route change": 200,
+    "server ready": 3000,
 }  # fmt: skip
-"""p95, on two cores with software WebGL."""
+"""p95, on two cores with software WebGL. The page of the list is a change of route; its query is
+what the page asks the server for it, from the call to the answer as an object."""
+ROUTES = 500
+IDLE_S = 5
+HEAP_MB, CONTEXTS = 20, 2
+"""Growth of the heap over all changes of route, and contexts that a page makes, at most."""
 
 DRAWN = """() => { const p = document.querySelector("canvas")?.picture;
   return Boolean(p && p.fine && p.made === 0); }"""
@@ -47,11 +57,26 @@ STILL = """async () => { const p = document.querySelector("canvas").picture;
 RESTYLE = """async (what) => { const p = document.querySelector("canvas").picture;
   const { colouring } = await import("app/colour"); const k = p.scene.k;
   const values = Float32Array.from({ length: k }, (_, i) => Math.sin(i));
+  const kept = Uint32Array.from({ length: k >> 1 }, (_, i) => 2 * i);
+  cancelAnimationFrame(p.frame); p.frame = 0; p.settle();
   const t = performance.now();
   if (what === "recolour") p.colourBy(colouring("coherence", values));
-  else p.filterBy(Uint32Array.from({ length: k >> 1 }, (_, i) => 2 * i));
+  else p.filterBy(kept);
   cancelAnimationFrame(p.frame); p.frame = 0; p.render(); p.settle();
   p.filterBy(null); return performance.now() - t; }"""
+ASK = """async (paths) => { const { getJson } = await import("app/api"), out = [];
+  for (const path of paths) {
+    const t = performance.now(); await getJson(path); out.push(performance.now() - t); }
+  return out; }"""
+COUNT = """window.__frames = 0; window.__contexts = 0;
+const frame = window.requestAnimationFrame.bind(window);
+window.requestAnimationFrame = (f) => { window.__frames++; return frame(f); };
+const own = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+  const known = this.__made; this.__made = true;
+  if (!known && /^webgl/.test(kind)) window.__contexts++;
+  return own.call(this, kind, ...rest); };
+"""
 
 
 def reference_s() -> float:
@@ -113,12 +138,19 @@ def run(browser, served, slug: str) -> dict[str, float]:
         to(f"#/d/{slug}/sphere?mode=slice"),
         there("() => document.querySelector('canvas')?.picture?.scene.kind === 'slice'"),
     )
-    found["region list"] = timed(to(f"#/d/{slug}/regions"), lambda: page.wait_for_selector(".card"))
+    found["list page"] = timed(to(f"#/d/{slug}/regions"), lambda: page.wait_for_selector(".card"))
     page.keyboard.press("/")
     found["search as you type"] = timed(
         lambda: page.keyboard.type("ba"), lambda: page.wait_for_selector(".popup li")
     )
     page.keyboard.press("Escape")
+    page.wait_for_timeout(500)
+    base = f"/d/{slug}/regions?member_count__gte="
+    facets = "&_size=1" + "".join(f"&_facet={name}" for name in FACETS)
+    lists = [f"{base}{n}&_sort_desc=coherence&_size=48" for n in range(2, 22)]
+    found["list query"] = float(np.percentile(page.evaluate(ASK, lists), 95))
+    counts = [f"{base}{n}{facets}" for n in range(2, 22)]
+    found["facets query"] = float(np.percentile(page.evaluate(ASK, counts), 95))
     begun = time.perf_counter()
     to(f"#/d/{slug}/r/77")()
     page.wait_for_selector(".region-head h1")
@@ -134,13 +166,85 @@ def run(browser, served, slug: str) -> dict[str, float]:
     return found
 
 
+def leftovers(browser, served, view, changes: int) -> dict[str, float]:
+    """What changes of route leave: megabytes of the heap, WebGL contexts, frames when idle."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.add_init_script(COUNT)
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    page.goto(f"http://127.0.0.1:{served.port}/#t={TOKEN}")
+    page.wait_for_selector("main h1")
+    session = context.new_cdp_session(page)
+    d = f"#/d/{view.slug}"
+    routes = [d, f"{d}/sphere", f"{d}/regions", f"{d}/r/7", f"{d}/sphere?mode=slice", f"{d}/map",
+              f"{d}/growth", "#/about"]  # fmt: skip
+
+    def heap() -> float:
+        session.send("HeapProfiler.collectGarbage")
+        return page.evaluate("performance.memory.usedJSHeapSize / 1e6")
+
+    def visit(number: int) -> None:
+        page.evaluate("route => { location.hash = route }", routes[number % len(routes)])
+        page.wait_for_selector("main h1, main .picture", state="attached")
+
+    for number in range(3 * len(routes)):  # what is loaded once is there
+        visit(number)
+        page.wait_for_timeout(500)
+    before = heap()
+    for number in range(changes):
+        visit(number)
+    page.wait_for_timeout(3000)
+    after = heap()
+    visit(1)
+    page.wait_for_function(EXACT, polling=100)
+    page.wait_for_timeout(1000)
+    frames = page.evaluate("window.__frames")
+    page.wait_for_timeout(1000 * IDLE_S)
+    found = {
+        "heap_growth_mb": round(after - before, 1),
+        "contexts": page.evaluate("window.__contexts"),
+        "idle_frames": page.evaluate("window.__frames") - frames,
+    }
+    context.close()
+    return found
+
+
+def ready_ms(folder: Path) -> float:
+    """From the start of the command until the list is answered; what is prepared lies there."""
+    command = [sys.executable, "-m", "exemplars", "explore", str(folder), "--no-model", "--no-open"]
+    begun = time.perf_counter()
+    with subprocess.Popen(
+        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            said = ""
+            while not (link := re.search(r"http://127\.0\.0\.1:(\d+)/#t=([\w-]+)", said)):
+                line = process.stdout.readline()
+                if not line:
+                    raise RuntimeError(f"the explorer did not start: {said}")
+                said += line
+            path = f"/api/v1/d/{folder.name}/regions?_sort_desc=member_count"
+            connection = http.client.HTTPConnection("127.0.0.1", int(link[1]), timeout=60)
+            connection.request("GET", path, headers={"Authorization": f"Bearer {link[2]}"})
+            if connection.getresponse().status != 200:
+                raise RuntimeError("the list was not answered")
+            return 1000 * (time.perf_counter() - begun)
+        finally:
+            process.terminate()
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     runs = int(sys.argv[2]) if len(sys.argv) > 2 else RUNS
     view = opened(folder)
+    ready = [ready_ms(folder) for _ in range(runs)]
     with Served({view.slug: view}) as served, chromium() as browser:
         reference = reference_s()
         visits = [run(browser, served, view.slug) for _ in range(runs)]
+        changes = int(sys.argv[3]) if len(sys.argv) > 3 else ROUTES
+        left = leftovers(browser, served, view, changes) if changes else None
+    for one, took in zip(visits, ready, strict=True):
+        one["server ready"] = took
     p95 = {name: float(np.percentile([v[name] for v in visits], 95)) for name in visits[0]}
     results.write(
         "explorer",
@@ -156,6 +260,17 @@ def main() -> None:
         targets_ms=TARGETS_MS,
         missed=[name for name, most in TARGETS_MS.items() if p95[name] > most],
     )
+    if left is not None:
+        results.write(
+            "explorer",
+            what="pages: what changes of route leave behind",
+            regions=view.dictionary.n_regions,
+            width=view.dictionary.width,
+            changes=changes,
+            idle_s=IDLE_S,
+            **left,
+            most={"heap_growth_mb": HEAP_MB, "contexts": CONTEXTS, "idle_frames": 0},
+        )
 
 
 if __name__ == "__main__":

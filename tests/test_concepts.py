@@ -7,20 +7,23 @@ import pytest
 
 import exemplars as ex
 from builds import TOKENIZATION, documents
-from exemplars.analyses import concepts as study
+from exemplars.analyses import candidates as ways
 from exemplars.analyses import detectors
-from exemplars.analyses.concepts import (
-    K_MEANS,
+from exemplars.analyses.candidates import (
     NULL,
-    RESAMPLES,
-    SCORES,
     Candidates,
-    ConceptReport,
-    detect_concepts,
-    evaluate,
     region_methods,
     supervised_methods,
     training_pairs,
+)
+from exemplars.analyses.concepts import (
+    K_MEANS,
+    RESAMPLES,
+    SCORES,
+    ConceptReport,
+    check_choice,
+    detect_concepts,
+    evaluate,
 )
 from exemplars.analyses.detection import (
     auroc,
@@ -188,8 +191,8 @@ def test_candidates_hold_the_scores_of_a_block_of_directions(found, dictionary, 
         widths.append(len(directions))
         return max_over_positions(vectors, starts, directions)
 
-    monkeypatch.setattr(study, "max_over_positions", counted)
-    monkeypatch.setattr(study, "_DIRECTIONS", 3)
+    monkeypatch.setattr(ways, "max_over_positions", counted)
+    monkeypatch.setattr(ways, "_DIRECTIONS", 3)
     blocks = Candidates.of(found, dictionary.means, pairs)
     assert max(widths) == 3
     assert sum(widths) == len(dictionary)
@@ -547,4 +550,4 @@ def test_what_leaves_no_choice_is_refused(dictionary, rows, concept):
     with pytest.raises(ValueError, match="1 test positive texts"):
         detect_concepts(dictionary, rows, [lacking], rows.vectors)
     with pytest.raises(ValueError, match="nothing to choose"):
-        study.check_choice(one)
+        check_choice(one)

@@ -226,3 +226,55 @@ def test_the_rim_of_the_map_is_where_the_edge_of_the_sphere_goes(page):
         xy[:, 1].tolist(),
     )
     assert np.allclose(found, 2 * xy[:, 0] - 1, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [], [7], [3, 3, 3], [0, 2**32 - 1, 5, 2**31, 5, 2**11, 2**22],
+        np.random.default_rng(2).integers(0, 2**32, 3000).tolist(),
+        np.random.default_rng(3).integers(0, 9, 3000).tolist(),
+        np.abs(np.random.default_rng(4).standard_normal(3000, np.float32)).view(np.uint32).tolist(),
+    ],
+)  # fmt: skip
+def test_orders_without_comparisons_are_those_of_a_stable_sort(page, keys):
+    found = page.evaluate(
+        """async (keys) => { const { falling } = await import("app/order");
+        return [...falling(Uint32Array.from(keys))]; }""",
+        keys,
+    )
+    assert found == sorted(range(len(keys)), key=lambda i: (-keys[i], i))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [4.0], [2.0, 1.0], [1.0] * 50, list(range(300)), list(range(300, 0, -1)),
+        np.random.default_rng(5).standard_normal(401).tolist(),
+        np.random.default_rng(6).integers(0, 4, 401).tolist(),
+    ],
+)  # fmt: skip
+def test_the_nth_number_is_that_of_the_sorted(page, values):
+    found = page.evaluate(
+        """async (values) => { const { nth } = await import("app/order");
+        return values.map((_, i) => nth(Float64Array.from(values), i)); }""",
+        values,
+    )
+    assert found == sorted(values)
+
+
+def test_a_colouring_runs_between_percentiles_and_says_what_is_unknown(page):
+    rng = np.random.default_rng(7)
+    values = rng.standard_normal(1000).astype(np.float32)
+    values[rng.integers(0, 1000, 30)] = np.nan
+    found = page.evaluate(
+        """async (values) => { const { colouring } = await import("app/colour");
+        const of = colouring("coherence", Float32Array.from(values, (v) => v ?? NaN));
+        return [of.lo, of.hi, of.unknown, [...of.steps]]; }""",
+        [None if np.isnan(v) else float(v) for v in values],
+    )
+    known = np.sort(values[~np.isnan(values)].astype(np.float64))
+    low, high = (known[int(np.floor(q * (len(known) - 1) + 0.5))] for q in (0.01, 0.99))
+    assert found[:3] == [low, high, int(np.isnan(values).sum())]
+    steps = np.floor((values.astype(np.float64) - low) / (high - low) * 254 + 0.5).clip(0, 254)
+    assert found[3] == np.where(np.isnan(values), 255, steps).astype(int).tolist()

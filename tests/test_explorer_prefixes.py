@@ -200,17 +200,40 @@ def test_another_dictionary_or_number_of_regions_begins_anew(dictionaries, model
     assert said(dictionaries[1], model, TYPED[2], memory, "e", topk=5)[1]["reused"] == len(rows)
 
 
-def test_a_cancelled_text_leaves_nothing_half_read(dictionaries, model):
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_cancelled_text_is_gone_on_from_all_the_same(dictionaries, model, after, monkeypatch):
     memory = Prefixes()
     said(dictionaries[0], model, TYPED[8], memory)
+    own, left = live._say_rows, [after]
 
     def work(job):
-        job.cancel.set()
-        live.trace_text(dictionaries[0], model, TYPED[9], job, "d", prefixes=memory)
+        def cancelling(*parts):
+            found = own(*parts)
+            left[0] -= 1
+            if left[0] <= 0:
+                job.cancel.set()
+            return found
 
-    Job("trace", "", work).run()
-    rows, end = said(dictionaries[0], model, TYPED[9], memory)
-    assert end["reused"] == 0
-    assert [r["region"] for r in rows] == [
-        r["region"] for r in said(dictionaries[0], model, TYPED[9])[0]
-    ]
+        if not after:
+            job.cancel.set()
+        with monkeypatch.context() as patched:
+            patched.setattr(live, "_say_rows", cancelling)
+            live.trace_text(dictionaries[0], model, TYPED[9], job, "d", prefixes=memory)
+
+    job = Job("trace", "", lambda job: None)
+    work(job)
+    assert job.cancel.is_set()
+    for text in (TYPED[9], TYPED[8]):
+        rows, end = said(dictionaries[0], model, text, memory)
+        assert end["reused"] > len(rows) // 2
+        expected, _ = said(dictionaries[0], model, text)
+        assert [r["region"] for r in rows] == [r["region"] for r in expected]
+
+
+def test_no_more_is_kept_than_two_of_the_longest_texts():
+    memory = Prefixes()
+    for n in range(40):
+        ids = np.full(500, n)
+        memory.keep(prefixes.Reading(ids, None, None))
+    kept = memory.begin()
+    assert [int(piece.ids[0]) for piece in kept] == list(range(32, 40))

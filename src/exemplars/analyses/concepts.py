@@ -17,30 +17,31 @@ from functools import partial
 import numpy as np
 
 from exemplars.analyses import detectors
+from exemplars.analyses.candidates import (
+    NULL,
+    Candidates,
+    Fit,
+    Pair,
+    halved,
+    region_methods,
+    supervised_methods,
+    training_pairs,
+)
 from exemplars.analyses.detection import (
     Interval,
     auroc,
-    aurocs,
     bootstrap_aurocs,
     hard_negative_score,
     interval,
-    max_over_positions,
 )
-from exemplars.analyses.detectors import Detector, SiteRows, best, one_direction
+from exemplars.analyses.detectors import Detector, SiteRows
 from exemplars.analyses.labelled import Concept, OnStep, TextRows, without_empty
 from exemplars.dictionary import Dictionary, usable_directions
 from exemplars.geometry import Float32, Float64, Int64
 
 RESAMPLES = 1000
-NULL, K_MEANS = "random rows", "k-means centroid"
+K_MEANS = "k-means centroid"
 SCORES = ("cosine", "dot")
-_DIRECTIONS = 4096
-"""Whose scores of all training texts are held at once."""
-
-Pair = tuple[Int64, Int64]
-"""Numbers of the positive and of the negative texts of a concept, or of a half of them."""
-Fit = Callable[[Int64, Int64], Detector]
-"""Numbers of positive and negative training texts -> a detector."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,15 +175,7 @@ class _Texts:
     @classmethod
     def of(cls, rows: TextRows, concept: Concept) -> _Texts:
         positive, negative, *held = detectors.numbers(rows, concept)
-        parts = zip(
-            detectors.halves(len(positive), 0), detectors.halves(len(negative), 0), strict=True
-        )
-        halves = tuple((positive[a], negative[b]) for a, b in parts)
-        return cls(positive, negative, tuple(held), halves)
-
-    @property
-    def pairs(self) -> tuple[Pair, ...]:
-        return ((self.positive, self.negative), *self.halves)
+        return cls(positive, negative, tuple(held), halved((positive, negative)))
 
 
 class _Steps:
@@ -288,109 +281,6 @@ def _detections(
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """Directions that compete for concepts, and how each tells their training texts apart."""
-
-    rows: SiteRows
-    directions: Float32
-    """(K, D) unit rows; NaN where a region has no members."""
-    aurocs: Mapping[bytes, Float64]
-    """By pair of classes, (K,) on its texts; −inf where a region has no members."""
-
-    @classmethod
-    def of(cls, rows: SiteRows, directions: Float32, pairs: Sequence[Pair]) -> Candidates:
-        """Score the texts of these pairs of classes, a block of directions at a time."""
-        texts = np.unique(np.concatenate([part for pair in pairs for part in pair]))
-        places = [tuple(np.searchsorted(texts, part) for part in pair) for pair in pairs]
-        part = rows.texts(texts)
-        usable = np.asarray(np.isfinite(directions).all(axis=1))
-        found = np.empty((len(pairs), len(directions)))
-        for first in range(0, len(directions), _DIRECTIONS):
-            block = slice(first, first + _DIRECTIONS)
-            given = np.where(usable[block, None], directions[block], np.float32(0))
-            scores = max_over_positions(part.directions, part.rows.starts, given)
-            for values, (positive, negative) in zip(found, places, strict=True):
-                values[block] = aurocs(scores[positive], scores[negative])
-        found[:, ~usable] = -np.inf
-        return cls(rows, directions, dict(zip(map(_key, pairs), found, strict=True)))
-
-    def some(self, chosen: Int64) -> Candidates:
-        """Only these, in this order."""
-        some = {key: values[chosen] for key, values in self.aurocs.items()}
-        return Candidates(self.rows, self.directions[chosen], some)
-
-    def by_auroc(self, positive: Int64, negative: Int64) -> Detector:
-        """The direction of the best AUROC on training texts; of equal ones the first."""
-        return self._detector(self._order(positive, negative)[0])
-
-    def by_contrast(self, positive: Int64, negative: Int64) -> Detector:
-        """The direction whose mean product over tokens differs most between the classes."""
-        return self._detector(
-            best(detectors.contrast(self.rows, positive, negative, self.directions))
-        )
-
-    def several(self, positive: Int64, negative: Int64, k: int) -> Detector:
-        """The k directions of the best AUROC: the sum of their scores, each in units of its
-        standard deviation over the training texts.
-        """
-        chosen = self._order(positive, negative)[:k]
-        return self._summed(positive, negative, self.directions[chosen], chosen)
-
-    def anchored(
-        self, positive: Int64, negative: Int64, k: int, precision: Float64 | None = None
-    ) -> Detector:
-        """Differences of means at the tokens that k regions point at.
-
-        Each of the k directions of the best AUROC names one token of every training text, the one
-        nearest to it. In its place comes the difference of the means, over positive and over
-        negative texts, of those tokens' directions. So the region says where in a text to look,
-        and the labels what to look for. Scores are added as in `several`.
-        """
-        chosen = self._order(positive, negative)[:k]
-        texts = np.concatenate([positive, negative])
-        products = self.rows.products(texts, self.directions[chosen])
-        named = self.rows.rows.starts[texts][:, None] + [p.argmax(axis=0) for p in products]
-        sums = self.rows.directions[named].astype(np.float64)  # (texts, k, D)
-        difference = sums[: len(positive)].mean(0) - sums[len(positive) :].mean(0)
-        if precision is not None:
-            difference = difference @ precision
-        lengths = np.linalg.norm(difference, axis=1, keepdims=True)
-        directions = (difference / np.maximum(lengths, 1e-12)).astype(np.float32)
-        return self._summed(positive, negative, directions, chosen)
-
-    def _summed(
-        self, positive: Int64, negative: Int64, directions: Float32, regions: Int64
-    ) -> Detector:
-        """Scores of directions, each in units of its standard deviation over the training texts."""
-        products = self.rows.products(np.concatenate([positive, negative]), directions)
-        spread = np.std([p.max(0) for p in products], axis=0)
-        weights = 1 / np.maximum(spread.astype(np.float64), 1e-6)
-        return Detector(directions, weights, "max", tuple(map(int, regions)))
-
-    def _order(self, positive: Int64, negative: Int64) -> Int64:
-        """Usable candidates by AUROC on training texts, best first, of equal ones the first."""
-        found = self.aurocs.get(_key((positive, negative)))
-        if found is None:
-            raise ValueError(
-                "the candidates were not scored on these training texts; give their two classes "
-                "to Candidates.of"
-            )
-        return np.argsort(-found, kind="stable")[: int(np.isfinite(found).sum())]
-
-    def _detector(self, k: int) -> Detector:
-        return one_direction(self.directions[k], region=int(k))
-
-
-def training_pairs(rows: TextRows, concepts: Sequence[Concept]) -> list[Pair]:
-    """Numbers of each concept's positive and negative training texts, and those of their halves."""
-    return [pair for concept in concepts for pair in _Texts.of(rows, concept).pairs]
-
-
-def _key(pair: Pair) -> bytes:
-    return b"|".join(np.asarray(part, np.int64).tobytes() for part in pair)
-
-
 def detect_concepts(
     dictionary: Dictionary,
     rows: TextRows,
@@ -481,66 +371,6 @@ def check_choice(dictionary: Dictionary) -> None:
             f"the dictionary has {n} region{'s' * (n != 1)}, so there is nothing to choose among; "
             "build one at a smaller percentile"
         )
-
-
-def region_methods(
-    candidates: Mapping[str, Sequence[Candidates]], k: int, precision: Float64
-) -> dict[str, list[Fit]]:
-    """Every way to choose among directions, by name, for each seed.
-
-    Args:
-        candidates: By what the directions are.
-        k: Directions of "summed", "anchored" and "whitened".
-        precision: (D, D) of "whitened", from `detectors.shrunk_precision`.
-    """
-    methods: dict[str, list[Fit]] = {}
-    k = min(k, min(len(c.directions) for several in candidates.values() for c in several))
-    for name, several in candidates.items():
-        methods[name] = [c.by_auroc for c in several]
-        if name in ("region mean", "exemplar"):
-            methods[f"{name}, contrast"] = [c.by_contrast for c in several]
-        if name in ("region mean", NULL):
-            methods[f"{name}, {k} summed"] = [partial(c.several, k=k) for c in several]
-            methods[f"{name}, {k} anchored"] = [partial(c.anchored, k=k) for c in several]
-            methods[f"{name}, {k} whitened"] = [
-                partial(c.anchored, k=k, precision=precision) for c in several
-            ]
-    return methods
-
-
-def supervised_methods(
-    rows: SiteRows,
-    seed: int = 0,
-    strengths: Sequence[float] = detectors.PROBE_STRENGTHS,
-    most_rows: int | None = 4096,
-) -> dict[str, list[Fit]]:
-    """Baselines that fit a direction to the labels.
-
-    Args:
-        rows: Of all texts.
-        seed: Of the halves by which a probe's regularisation is chosen.
-        strengths: C of the probes, to choose from.
-        most_rows: Tokens on which the token probe's regularisation is chosen; it is fitted on all.
-    """
-
-    def difference(positive: Int64, negative: Int64) -> Detector:
-        return one_direction(detectors.difference_of_means(rows, positive, negative))
-
-    def on_tokens(positive: Int64, negative: Int64) -> Detector:
-        fit = partial(detectors.token_probe, most_rows=most_rows)
-        c = detectors.chosen_strength(rows, positive, negative, fit, strengths, "max", seed)
-        return one_direction(detectors.token_probe(rows, positive, negative, c))
-
-    def on_means(positive: Int64, negative: Int64) -> Detector:
-        fit = detectors.mean_probe
-        c = detectors.chosen_strength(rows, positive, negative, fit, strengths, "mean", seed)
-        return one_direction(fit(rows, positive, negative, c), pooling="mean")
-
-    return {
-        "difference of means": [difference],
-        "logistic probe, tokens": [on_tokens],
-        "logistic probe, means": [on_means],
-    }
 
 
 def _mean(values: Iterable[float] | Float64) -> float:

@@ -232,9 +232,11 @@ def trace_text(
                 break
             read = _read(dictionary, model, piece.ids, memory, before, max(topk, 2), ms)
             directions |= _say_rows(rows, piece, read, max(topk, 2), job, ms)
-            if not job.cancel.is_set():
-                memory.keep(read)
+            memory.keep(read)
             reused += int(piece.rows[: read.same].sum())
+        if job.cancel.is_set():  # the next text goes on from what this one did not come to
+            for unread in before:
+                memory.keep(unread)
         names = dict(enumerate(rows.names))
     if not job.cancel.is_set():
         job.put("end", ms=ms, reused=reused)

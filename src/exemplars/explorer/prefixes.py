@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from exemplars.dictionary import Dictionary
     from exemplars.models import Model
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 """Cosine distances of a continued run are within this of a full run's, in a float32 model. Where so
 much could change a region, or the side of θ, the text is read in full."""
 _LEAST = 8
 """Tokens in common that are worth going on from."""
-_CHECK = 1e-3
+_MOST = 4096
+"""Tokens whose keys and values are kept, at most: twice the longest text."""
+_CHECK = 1e-4
 """Norm of the change, over the norm, up to which a model is taken to go on as it should."""
 
 
@@ -69,8 +71,10 @@ class Prefixes:
         return before
 
     def keep(self, piece: Reading) -> None:
-        """Remember a piece of the text."""
+        """Remember a piece; the oldest go where there are too many."""
         self._pieces.append(piece)
+        while sum(len(one.ids) for one in self._pieces) > _MOST:
+            del self._pieces[0]
 
     def read(self, model: Model, site: str, ids: Int64, before: list[Reading]) -> Reading:
         """The vectors of a piece, computed from where it differs from one that was read before.

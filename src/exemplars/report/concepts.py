@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from exemplars.analyses.concepts import NULL, SCORES, ConceptReport
+from exemplars.analyses.candidates import NULL
+from exemplars.analyses.concepts import SCORES, ConceptReport
 from exemplars.figures import COLORS, QUIET, drawing
 from exemplars.report.dictionaries import card, card_text
 from exemplars.report.text import table, visible

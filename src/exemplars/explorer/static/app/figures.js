@@ -42,7 +42,8 @@ export function wrapped(lines, width) {
 
 const fileName = ({ of, name }, kind) => `${[...[of].flat().map((d) => d.slug), name].join("-").replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 120)}.${kind}`;
 
-function download(blob, name) {
+/** Keeps a file. */
+export function download(blob, name) {
   const address = URL.createObjectURL(blob);
   const link = document.createElement("a");
   link.href = address;
