@@ -30,7 +30,7 @@ def served(tmp_path_factory):
     model = tiny_model()
     hostile = [text for text in HOSTILE if len(text) < 200 and "\0" not in text]
     texts = documents(50) + hostile * 3
-    ex.build(model, "resid_post.1", ex.texts(texts), [10.0, 40.0], out=place / "built", **SETTINGS)
+    ex.build(model, "resid_post.1", ex.texts(texts), [2.0, 40.0], out=place / "built", **SETTINGS)
     names = ("fine", "coarse")
     views = {}
     for name, folder in zip(names, sorted((place / "built").glob("resid*")), strict=True):
@@ -160,8 +160,9 @@ def test_the_tokens_lie_on_the_sphere_and_in_a_slice(visit, served):
     page.get_by_text("1 dot: the token in question").wait_for()
     page.get_by_role("link", name="slice through three tokens").click()
     page.get_by_text(re.compile(r"Dots: \d+ of \d+ tokens, those within 45°")).wait_for()
-    drawn = page.evaluate("document.querySelector('canvas').picture.marks.points.length")
-    assert drawn >= 6  # the three directions of the slice, and their tokens
+    page.wait_for_function(  # the three directions of the slice, and their tokens
+        "() => document.querySelector('canvas').picture.marks.points?.length >= 6"
+    )
     visit.check()
 
 
