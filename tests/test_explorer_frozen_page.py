@@ -103,9 +103,10 @@ def test_frozen_texts_are_read_and_chosen(page):
     page.get_by_label("Text", exact=True).select_option(index=1)
     page.wait_for_url(re.compile("frozen=1"))
     page.wait_for_function(
-        """text => [...document.querySelectorAll(".tok, .between")].map((t) => t.textContent)
+        """text => [...document.querySelectorAll(".tok, .between")]
+        .flatMap((e) => [...e.childNodes]).filter((n) => n.nodeType === 3).map((n) => n.data)
         .join("").includes(text)""",
-        arg="<script>",
+        arg=HOSTILE[0],
     )
     page.go_back()
     page.wait_for_url(re.compile("text$"))
