@@ -24,6 +24,11 @@ METHODS = {
     PERMUTED: ("permuted labels, one-hot", "binary"),
 }
 K_SPARSE = (1, 2, 5, 20, None)
+READING = """With the one-hot codes of a dictionary a probe tells less of a text's class than with those of as
+many random rows, at every k and with all dimensions, and less than with principal components.
+Random rows have more of their cells where rows are dense. This is one site, one percentile, and one
+order of the stream.
+"""
 
 
 def newest() -> list[dict]:
@@ -43,30 +48,22 @@ def value(found: list[float] | None) -> str:
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def lines(row: dict) -> list[list[str]]:
-    """Of each dictionary, a line for each method: accuracy by number of dimensions."""
-    found = []
+def lines(row: dict, name: str) -> list[list[str]]:
+    """Of each dictionary, a line for each method: accuracy or AUROC by number of dimensions."""
+    inputs, found = row["inputs"], []
     for one in row["dictionaries"]:
+        where = [inputs["model"], inputs["site"].split(".")[1], f"{one['percentile']:g}"]
         for method, (title, readout) in METHODS.items():
             scores = {
                 score.get("k"): score
                 for score in one["scores"]
-                if score["method"] == method
-                and score.get("readout") == readout
+                if (score["method"], score.get("readout")) == (method, readout)
                 and score.get("basis", "exemplar") == "exemplar"
             }
-            of_raw = scores.get(None, {}).get("of_raw")
-            found.append(
-                [
-                    row["inputs"]["model"],
-                    row["inputs"]["site"].split(".")[1],
-                    f"{one['percentile']:g}",
-                    f"{one['regions']:,}",
-                    title,
-                    *(value(scores.get(k, {}).get("accuracy")) for k in K_SPARSE),
-                    value(of_raw),
-                ]
-            )
+            values = (value(scores.get(k, {}).get(name)) for k in K_SPARSE)
+            found.append([*where, f"{one['regions']:,}", title, *values])
+            if name == "accuracy":
+                found[-1].append(value(scores.get(None, {}).get("of_raw")))
     return found
 
 
@@ -74,9 +71,11 @@ def section() -> str:
     rows = newest()
     if not rows:
         return ""
-    header = ["model", "layer", "p", "K", "code", *(f"k = {k}" for k in K_SPARSE[:-1]), "all",
-              "all, of raw"]  # fmt: skip
-    table = markdown(header, [line for row in rows for line in lines(row)])
+    header = ["model", "layer", "p", "K", "code", *(f"k = {k}" for k in K_SPARSE[:-1]), "all"]
+    accuracy, auroc = (
+        markdown(names, [line for row in rows for line in lines(row, name)])
+        for names, name in (([*header, "all, of raw"], "accuracy"), (header, "auroc"))
+    )
     inputs = rows[0]["inputs"]
     low, high = PUBLISHED_RATIO
     return f"""## k-sparse probes
@@ -86,14 +85,21 @@ of SAEBench: a text's code is the mean over its rows; the k dimensions whose cla
 on training texts; a logistic regression on them, its regularisation by cross-validation within the
 training texts; accuracy on the test texts, the mean of both classes (chance: 0.5). The same goes
 for raw activations, principal components, the codes of as many random rows, and permuted training
-labels. Mean over the {inputs["concepts"]} concepts of both sets:
+labels. Mean over the {inputs["concepts"]} concepts of both sets, dictionaries and random rows from
+{inputs["stream"]}:
 
-{table}
+{accuracy}
 
-Brackets: 95 % interval over concepts; of random rows and permuted labels the least and the most of
-their draws ({inputs["null_seeds"]}). "All, of raw" is the accuracy with all dimensions over that of
-raw activations. The paper's, of its own models and tasks: one-hot codes keep {low:.2f} to
-{high:.2f} of the accuracy of raw activations.
+The AUROC of the same probes, which does not depend on where a probe puts its threshold (AxBench's
+negatives are others in the test than in training):
 
+{auroc}
+
+Brackets: 95 % interval over concepts; for the accuracy of random rows and permuted labels the least
+and the most of their {inputs["null_seeds"]} draws. "All, of raw" is the accuracy with all
+dimensions over that of raw activations. The paper's, of its own models and tasks: one-hot codes
+keep {low:.2f} to {high:.2f} of the accuracy of raw activations.
+
+{READING}
 *{rows[-1]["date"]}, commit {rows[-1]["commit"]}, `bench/probing.py`.*
 """
