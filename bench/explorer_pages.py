@@ -68,6 +68,7 @@ ASK = """async (paths) => { const { getJson } = await import("app/api"), out = [
   for (const path of paths) {
     const t = performance.now(); await getJson(path); out.push(performance.now() - t); }
   return out; }"""
+THERE = "() => document.querySelector('main h1, main .picture') !== null"
 COUNT = """window.__frames = 0; window.__contexts = 0;
 const frame = window.requestAnimationFrame.bind(window);
 window.requestAnimationFrame = (f) => { window.__frames++; return frame(f); };
@@ -181,11 +182,12 @@ def leftovers(browser, served, view, changes: int) -> dict[str, float]:
 
     def heap() -> float:
         session.send("HeapProfiler.collectGarbage")
-        return page.evaluate("performance.memory.usedJSHeapSize / 1e6")
+        used = session.send("Runtime.getHeapUsage")
+        return (used["usedSize"] + used.get("backingStorageSize", 0)) / 1e6
 
     def visit(number: int) -> None:
         page.evaluate("route => { location.hash = route }", routes[number % len(routes)])
-        page.wait_for_selector("main h1, main .picture", state="attached")
+        page.wait_for_function(THERE)  # a handle of an element would hold its page
 
     for number in range(3 * len(routes)):  # what is loaded once is there
         visit(number)

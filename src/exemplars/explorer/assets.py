@@ -8,6 +8,7 @@ import json
 import mimetypes
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
@@ -62,9 +63,13 @@ class Assets:
             if path.is_file() and not path.name.startswith(".")
         )
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.names())
+
     def read(self, name: str) -> tuple[bytes, str] | None:
         """A file and its media type; None if there is no file of this name."""
-        if name not in self.names():
+        if name not in self._known:
             return None
         path = self.folder / name
         kind = _KINDS.get(path.suffix) or mimetypes.guess_type(name)[0]
