@@ -48,9 +48,9 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def opened(folder: Path) -> View:
+def opened(folder: Path, slug: str | None = None) -> View:
     """A dictionary that is ready to be shown."""
-    view = View(folder, folder.name, views.view_of(folder))
+    view = View(folder, slug or folder.name, views.view_of(folder))
     view.prepare()
     return view
 

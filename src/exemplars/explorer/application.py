@@ -24,6 +24,7 @@ from exemplars.errors import ExemplarsError
 from exemplars.explorer import contents, pages, queries, relations
 from exemplars.explorer.answers import API, Body, answered, binary, drawn, only
 from exemplars.explorer.assets import INSTALLED, Assets
+from exemplars.explorer.described import describe
 from exemplars.explorer.drift_routes import add_drift
 from exemplars.explorer.jobs import Exports
 from exemplars.explorer.notes import StaleError
@@ -109,6 +110,7 @@ def create_app(explorer: Explorer, assets: Assets = INSTALLED) -> FastAPI:
     _add_notes(app, explorer)
     _add_exports(app, explorer, exports)
     add_streams(app, explorer)
+    describe(app)
     return app
 
 

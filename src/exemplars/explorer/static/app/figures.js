@@ -27,7 +27,7 @@ const printable = (text) => text.replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{1
 
 const fileName = ({ of, name }, kind) => `${[...[of].flat().map((d) => d.slug), name].join("-").replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 120)}.${kind}`;
 
-function download(blob, name) {
+export function download(blob, name) {
   const address = URL.createObjectURL(blob);
   const link = document.createElement("a");
   link.href = address;

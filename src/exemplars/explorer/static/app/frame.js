@@ -185,9 +185,18 @@ export function Inspector({ hint = "Point at a region, or choose one with the ke
 }
 
 function Tray() {
-  if (!tray.value.length) return null;
+  return tray.value.length ? html`<${Pinned} />` : null;
+}
+
+function Pinned() {
   const d = slug.value;
   const here = tray.value.filter((p) => p.d === d);
+  const list = useRef(null);
+  const takeOut = (pin, i) => { // the focus goes to the one that takes its place
+    togglePin(pin);
+    const left = [...list.current?.querySelectorAll("button") ?? []].filter((_, j) => j !== i);
+    (left[Math.min(i, left.length - 1)] ?? document.getElementById("main"))?.focus();
+  };
   const drop = (e) => {
     e.preventDefault();
     const { from } = JSON.parse(e.dataTransfer.getData("application/x-pin") || "{}");
@@ -197,15 +206,15 @@ function Tray() {
     pins.splice(to < 0 ? pins.length : to, 0, ...pins.splice(from, 1));
     tray.value = pins;
   };
-  return html`<section class="tray" aria-label="Tray of pinned regions"><ul onDragOver=${(e) => e.preventDefault()} onDrop=${drop}>${tray.value.map((pin, i) => html`<li key=${pin.d + pin.id} draggable="true"
+  return html`<section class="tray" aria-label="Tray of pinned regions"><ul ref=${list} onDragOver=${(e) => e.preventDefault()} onDrop=${drop}>${tray.value.map((pin, i) => html`<li key=${`${pin.d}/${pin.id}`} draggable="true"
       onDragStart=${(e) => e.dataTransfer.setData("application/x-pin", JSON.stringify({ from: i }))} onMouseEnter=${() => { hovered.value = pin.d === slug.peek() ? { d: pin.d, id: pin.id } : null; }} onMouseLeave=${() => { hovered.value = null; }}>
       <a href=${href(["d", pin.d, "r", pin.id])}>${pin.label ? plain(pin.label, 24) : html`<${Token} text=${pin.token} />`}<small>${pin.d === d ? pin.id : `${pin.d} ${pin.id}`}</small></a>
-      <button type="button" class="icon-button" aria-label=${`Take region ${pin.id} out of the tray`} onClick=${() => togglePin(pin)}><${Icon} name="close" /></button></li>`)}</ul>
+      <button type="button" class="icon-button" aria-label=${`Take region ${pin.id} out of the tray`} onClick=${() => takeOut(pin, i)}><${Icon} name="close" /></button></li>`)}</ul>
     <div class="actions"><small>${tray.value.length} of ${MOST_PINNED}</small>
       ${here.length >= 3 ? html`<a class="button" href=${href(["d", d, "sphere"], { mode: "slice", basis: `r.${here.slice(0, 3).map((p) => p.id).join(".")}` })}>slice through 3</a>` : null}
       ${here.length ? html`<a class="button" href=${href(["d", d, "steer"], { regions: here.slice(0, 4).map((p) => p.id).join(".") })}>steer</a>
       <a class="button" href=${href(["d", d, "regions"], { ids: here.map((p) => p.id).join(",") })}>compare</a>` : null}
-      <button type="button" class="quiet" onClick=${() => { tray.value = []; }}>empty</button></div></section>`;
+      <button type="button" class="quiet" onClick=${() => { tray.value = []; document.getElementById("main").focus(); }}>empty</button></div></section>`;
 }
 
 function Banner() {
@@ -256,7 +265,8 @@ export function Frame({ children }) {
   const first = useRef(true);
   useEffect(() => {
     if (!first.current) {
-      main.current.focus({ preventScroll: true });
+      // the switcher keeps the focus, so that its next entry is one more key away
+      if (!document.activeElement?.closest(".switcher")) main.current.focus({ preventScroll: true });
       scrollTo(0, 0);
     }
     first.current = false;

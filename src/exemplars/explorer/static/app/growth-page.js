@@ -1,6 +1,7 @@
 /** Growth: how many regions there are after so many tokens, and whether more would come. */
-import { html, useState } from "app/html";
+import { html } from "app/html";
 import { useGet } from "app/api";
+import { route, setQuery } from "app/router";
 import { compact, count, fixed, isNumber, percent, significant } from "app/format";
 import { Lines } from "app/charts";
 import { Badge, Choice, Empty, Figure, Loaded, Section } from "app/ui";
@@ -12,9 +13,8 @@ export function GrowthPage({ d }) {
 }
 
 function Grown({ d, a }) {
-  const [scale, setScale] = useState("log");
-  const [which, setWhich] = useState("all");
-  const log = scale === "log";
+  const { axes = "log", which = "all" } = route.value.query;
+  const log = axes !== "linear";
   const shown = which === "all" ? a.series : a.series.filter((s) => s.dict === d.slug);
   const own = a.series.find((s) => s.dict === d.slug) ?? a.series[0];
   const heaps = a.fit?.heaps, exponent = a.fit?.exponent;
@@ -26,7 +26,7 @@ function Grown({ d, a }) {
         : heaps ? html`<${Figure} name="Heaps exponent" value=${fixed(heaps.b, 3)} note=${heaps.ci ? `${fixed(heaps.ci[0], 3)} to ${fixed(heaps.ci[1], 3)}` : ""} />` : null}</dl>
     ${a.fit?.verdict ? html`<p>${plain(a.fit.verdict, 400)}</p>` : null}
     ${a.warnings?.length ? html`<p class="badges">${a.warnings.map((w, i) => html`<${Badge} key=${i} kind="caution">${plain(w, 400)}</${Badge}>`)}</p>` : null}
-    <div class="controls"><${Choice} label="Axes" value=${scale} options=${[["log", "log–log"], ["linear", "linear"]]} onChange=${setScale} />${a.series.length > 1 ? html`<${Choice} label="Which dictionaries" value=${which} options=${[["all", "all open"], ["own", "this one"]]} onChange=${setWhich} />` : null}</div>
+    <div class="controls"><${Choice} label="Axes" value=${log ? "log" : "linear"} options=${[["log", "log–log"], ["linear", "linear"]]} onChange=${(v) => setQuery({ axes: v === "log" ? null : v })} />${a.series.length > 1 ? html`<${Choice} label="Which dictionaries" value=${which} options=${[["all", "all open"], ["own", "this one"]]} onChange=${(v) => setQuery({ which: v === "all" ? null : v })} />` : null}</div>
     <${Section} title="Regions" id="growth" figure=${{ of: d, name: "growth" }} table=${() => ({ head: ["dictionary", "tokens", "regions"], rows: shown.flatMap((s) => s.x.map((x, i) => [plain(s.name), count(x), count(s.k[i])])), numeric: [1, 2] })}>${() => html`<${Lines} series=${named("k")} logX=${log} logY=${log} xName="tokens read" yName="regions" name="Regions as tokens were read" />`}</${Section}>
     <div class="two even"><${Section} title="New regions" id="new" note="share of tokens that founded one" figure=${{ of: d, name: "new-regions" }} table=${() => ({ head: ["dictionary", "tokens", "rate"], rows: shown.flatMap((s) => s.x.map((x, i) => [plain(s.name), count(x), significant(s.new_rate?.[i])])), numeric: [1, 2] })}>${() => html`<${Lines} series=${named("new_rate")} logX=${log} logY=${log} xName="tokens read" yName="rate" name="Share of tokens that founded a region" write=${significant} />`}</${Section}>
     <${Section} title="Hits" id="hits" note="share of tokens within θ of an exemplar" figure=${{ of: d, name: "hits" }} table=${() => ({ head: ["dictionary", "tokens", "rate"], rows: shown.flatMap((s) => s.x.map((x, i) => [plain(s.name), count(x), significant(s.hit_rate?.[i])])), numeric: [1, 2] })}>${() => html`<${Lines} series=${named("hit_rate")} logX=${log} xName="tokens read" yName="rate" name="Share of tokens that fell in a region" write=${significant} />`}</${Section}></div>`;

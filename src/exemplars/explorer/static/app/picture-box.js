@@ -1,14 +1,15 @@
 /** A picture on the page, with what belongs to it: legend, list of the regions in view, reasons. */
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "app/html";
 import { useGet, cached } from "app/api";
-import { dark, hover, hovered, regionPath, select, selected, tray } from "app/state";
+import { announced, dark, hover, hovered, regionPath, select, selected, tray } from "app/state";
 import { go, href } from "app/router";
 import { cannotDraw, gpu } from "app/gl";
 import { Picture } from "app/picture";
 import { Legend } from "app/colour";
-import { count } from "app/format";
-import { Name } from "app/card";
+import { count, plural, theta } from "app/format";
+import { Name, nameOf } from "app/card";
 import { plain } from "app/text";
+import { IconButton } from "app/ui";
 import { falling } from "app/order";
 import { SaveButton, savePicture } from "app/figures";
 
@@ -30,7 +31,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
   const drawable = useMemo(() => gpu() !== null || broken !== null && /lost/.test(broken), [broken]);
   const mine = (p) => (p === null ? null : p.d === d.slug ? p.id : counterpart(p));
   const over = mine(hovered.value), chosen = mine(selected.value);
-  const calls = useRef({});
+  const calls = useRef({}), looked = useRef(camera);
   calls.current = { onCamera, onOver, onArea, onChoose, onMove, labels };
 
   useLayoutEffect(() => {
@@ -44,7 +45,10 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       },
       onChoose: (id) => (calls.current.onChoose ? calls.current.onChoose(id) : select(d.slug, id)),
       onOpen: (id) => go(href(["d", d.slug, "r", id])),
-      onCamera: (text) => calls.current.onCamera?.(text),
+      onCamera: (text) => {
+        looked.current = text;
+        calls.current.onCamera?.(text);
+      },
       onMove: () => calls.current.onMove?.(),
       onArea: (corners) => calls.current.onArea?.(corners),
       onState: (now) => setState((was) => (was?.shown === now.shown && was.complete === now.complete ? was : now)),
@@ -58,6 +62,13 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
     canvas.current.picture = made;
     return () => made.close();
   }, [scene, drawable]);
+  useEffect(() => { // the address has another camera than the picture's own, as after going back
+    if (!onCamera || camera === looked.current) return;
+    looked.current = camera;
+    if (camera) scene.camera.text = camera;
+    else scene.camera.reset();
+    picture.current?.redraw();
+  }, [camera]);
   useEffect(() => { if (colouring) picture.current?.colourBy(colouring); }, [colouring, scene, drawable]);
   useEffect(() => { picture.current?.rethemed(); }, [dark.value]);
   useEffect(() => { picture.current?.filterBy(filter); }, [filter, scene, drawable]);
@@ -82,12 +93,20 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
       ${labels ? html`<${Labels} labels=${labels} scene=${scene} picture=${picture} drawn=${drawn} d=${d} />` : null}
       ${broken ? html`<p class="problem over">Cannot draw because ${broken}.</p>` : null}
       ${gap ? html`<p class="over note gap-note">outside every region</p>` : null}</div>
+    ${still || small ? null : html`<${ViewKeys} picture=${picture} />`}
     ${figure && !still ? html`<${SaveButton} what=${name} onSave=${() => savePicture(picture.current, figure, picture.current.placed)} />` : null}
     ${children}
     ${colouring && !still && !small ? html`<${Legend} of=${scene.shown ?? colouring} />` : null}
     ${state && !still && state.shown < state.of ? html`<p class="status" role="status">${count(state.shown)} of ${count(state.of)} while moving</p>` : null}
     ${list && !still && !small ? html`<${InView} d=${d} scene=${scene} members=${members} picture=${picture.current} drawn=${rested} />` : null}</div>`;
 }
+
+const VIEW_KEYS = [["ArrowLeft", "left", "Left"], ["ArrowRight", "right", "Right"], ["ArrowUp", "up", "Up"], ["ArrowDown", "down", "Down"],
+  ["+", "plus", "Come nearer"], ["-", "minus", "Go farther"], ["0", "reset", "Start view"]];
+
+/** What the keys do, for a pointer that cannot drag or a wheel that is not there. */
+const ViewKeys = ({ picture }) => html`<div class="view-keys" role="group" aria-label="View">${VIEW_KEYS.map(([key, icon, label]) =>
+  html`<${IconButton} key=${key} icon=${icon} label=${label} onClick=${() => picture.current?.key(key)} />`)}</div>`;
 
 /** Arcs from the region in question to its eight true neighbours, asked for when one lingers. */
 function useArcs(d, id, picture) {
@@ -121,13 +140,15 @@ function InView({ d, scene, members, picture, drawn }) {
     select(d.slug, rows[next].id);
     list.current.children[next]?.scrollIntoView({ block: "nearest" });
   };
+  const chosenHere = () => (selected.peek()?.d === d.slug ? selected.peek().id : rows[at].id);
   const near = async (back) => {
-    const id = selected.peek()?.id ?? rows[at]?.id;
+    const id = chosenHere();
     const found = await cached(`${regionPath(d.slug, id)}/neighbours?k=8`);
-    const next = found.rows[back ? 0 : 1]?.id;
+    const next = found.rows[back ? 0 : 1];
     if (next === undefined) return;
-    select(d.slug, next);
-    picture?.faces(next);
+    select(d.slug, next.id);
+    picture?.faces(next.id);
+    announced.value = `Region ${next.id}, ${nameOf(next)}, ${plural(next.member_count, "member")}, ${theta(next.theta_ratio)} from the one before.`;
   };
   const down = (e) => {
     if (!rows.length) return;
@@ -137,7 +158,7 @@ function InView({ d, scene, members, picture, drawn }) {
     else if (e.key === "End") show(rows.length - 1);
     else if (e.key === "ArrowLeft" || e.key === "[") near(true);
     else if (e.key === "ArrowRight" || e.key === "]") near(false);
-    else if (e.key === "Enter") go(href(["d", d.slug, "r", selected.peek()?.id ?? rows[at].id]));
+    else if (e.key === "Enter") go(href(["d", d.slug, "r", chosenHere()]));
     else return;
     e.preventDefault();
     e.stopPropagation();

@@ -1,5 +1,5 @@
 /** One region: everything that is known of it, in sections that load as they come near. */
-import { html, useEffect, useState } from "app/html";
+import { html, useEffect, useRef, useState } from "app/html";
 import { useGet, getJson } from "app/api";
 import { announced, lastList, regionPath, select, togglePin } from "app/state";
 import { go, href } from "app/router";
@@ -51,15 +51,17 @@ function Page({ d, row }) {
     c: () => navigator.clipboard.writeText(pythonFor(d.folder_name, row.id)).then(() => { announced.value = "Copied as Python."; }, () => { announced.value = "The browser did not allow the copy."; }),
   });
   useEffect(() => { select(d.slug, row.id); }, [row.id]);
+  const labelButton = useRef(null);
   const done = async (changed) => {
     setLabelling(false);
+    labelButton.current?.focus();
     if (changed) setFresh(await getJson(path));
   };
   const at = (more) => `${path}/${more}`;
   return html`<div class="page region"><header class="region-head">
       <div><p class="crumb"><a href=${href(["d", d.slug, "regions"])}>Regions</a> · <span class="key">${row.key}</span> · ${describe(d).map((s) => plain(s, 40)).join(" · ")}</p>
         <h1><${Name} row=${fresh} />${fresh.label ? html` <small><${Token} text=${fresh.token?.text} /></small>` : null}</h1></div>
-      <div class="actions"><${PinButton} d=${d.slug} row=${fresh} /><button type="button" class="button" onClick=${() => setLabelling(!labelling)}>label</button>
+      <div class="actions"><${PinButton} d=${d.slug} row=${fresh} /><button type="button" class="button" ref=${labelButton} aria-expanded=${labelling} onClick=${() => setLabelling(!labelling)}>label</button>
         <a class="button" href=${href(["d", d.slug, "steer"], { regions: row.id })}>steer</a><a class="button" href=${href(["d", d.slug, "steer"], { regions: row.id, op: "ablate" })}>ablate</a>
         <a class="button" href=${href(["d", d.slug, "sphere"], { mode: "slice", basis: `local.${row.id}` })}>slice</a><${PythonButton} folder=${d.folder_name} id=${row.id} />
         <span class="pager" title=${by}><a class="button" aria-disabled=${previous === null} href=${previous === null ? null : href(["d", d.slug, "r", previous])} aria-label="Previous region">‹</a><a class="button" aria-disabled=${next === null} href=${next === null ? null : href(["d", d.slug, "r", next])} aria-label="Next region">›</a></span></div>

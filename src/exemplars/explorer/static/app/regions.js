@@ -1,5 +1,5 @@
 /** The list of regions: search, filters, facets, sort. Its address is its query. */
-import { html, useEffect, useState } from "app/html";
+import { html, useEffect, useMemo, useState } from "app/html";
 import { getJson, useGet } from "app/api";
 import { hover, lastList } from "app/state";
 import { href, route, setQuery } from "app/router";
@@ -7,7 +7,7 @@ import { columnName, count, fixed, percent, theta } from "app/format";
 import { Histogram } from "app/charts";
 import { Choice, CopyButton, Empty, Problem, RegionLink, Select, Waiting } from "app/ui";
 import { Lens, Name, PinButton, RegionCard } from "app/card";
-import { Context, plain } from "app/text";
+import { Context, Token, plain } from "app/text";
 
 const SORTS = ["member_count", "coherence", "mean_dist_theta", "p95_dist_theta", "distinct_tokens", "nn1_cos", "lens_entropy", "parent_share", "pieces", "change_cosine", "first_seen", "id"];
 const FACETS = ["member_count", "coherence", "mean_dist_theta", "lens_entropy", "parent", "parent_share", "token"];
@@ -49,7 +49,7 @@ export function Regions({ d }) {
     <div class="list"><header class="list-head"><h1>${first.data ? html`${count(first.data.count)} <span>of ${count(d.k)} regions</span>` : "Regions"}</h1>
       <span class="spring" /><${Select} label="Sort by" value=${sort} options=${askable(d, SORTS).map((c) => [c, c === "id" ? "number" : columnName(c)])} onChange=${(c) => setQuery(order(c, falling), { replace: false })} />
       <button type="button" class="quiet" aria-label=${falling ? "Largest first; turn round" : "Smallest first; turn round"} onClick=${() => setQuery(order(sort, !falling), { replace: false })}>${falling ? "↓" : "↑"}</button>
-      <${Choice} label="View" value=${view} options=${[["cards", "Cards"], ["table", "Table"]]} onChange=${(v) => setQuery({ view: v === "cards" ? null : v })} />
+      <${Choice} label="View" value=${view} options=${[["cards", "Cards"], ["table", "Table"]]} onChange=${(v) => setQuery({ view: v === "cards" ? null : v }, { replace: false })} />
       <${CopyButton} label="copy link" text=${() => location.href} /></header>
       <${Chips} query=${query} />
       ${first.error ? html`<${Problem} error=${first.error} />` : !first.data ? html`<${Waiting} what="Listing" />`
@@ -77,7 +77,10 @@ function Chips({ query }) {
 }
 
 function Filters({ query, d, facets }) {
-  const [text, setText] = useState(query._search ?? "");
+  const unfolded = useMemo(() => matchMedia("(min-width: 761px)").matches, []);
+  const asked = query._search ?? "";
+  const [text, setText] = useState(asked);
+  useEffect(() => { setText(asked); }, [asked]); // another address
   const [column, setColumn] = useState("member_count");
   const [op, setOp] = useState("gte");
   const [value, setValue] = useState("");
@@ -94,9 +97,9 @@ function Filters({ query, d, facets }) {
     <form class="filter" onSubmit=${add} aria-label="Add a filter"><${Select} label="Column" hideLabel value=${column} options=${askable(d, FILTERS).map((c) => [c, columnName(c)])} onChange=${setColumn} />
       <${Select} label="Comparison" hideLabel value=${op} options=${OPERATIONS} onChange=${setOp} /><input aria-label="Value" inputmode="decimal" value=${value} onInput=${(e) => setValue(e.currentTarget.value)} /><button type="submit" class="quiet">add</button></form>
     ${(d.shelves ?? []).length ? html`<nav aria-label="Shelves"><h2>Shelves</h2><ul class="plain">${d.shelves.map((s) => html`<li key=${s.name}><a href=${`${href(["d", d.slug, "regions"])}?${s.query}`} title=${s.description}>${s.title}</a></li>`)}</ul></nav>` : null}
-    ${(facets ?? []).map((f) => html`<section class="facet" key=${f.name} aria-label=${columnName(f.name)}><h2>${columnName(f.name)}</h2>${f.bins ? html`<${Histogram} name=${`${columnName(f.name)} of the regions listed`} height=${96}
+    ${facets ? html`<details class="facets" open=${unfolded}><summary>Distributions</summary>${facets.map((f) => html`<section class="facet" key=${f.name} aria-label=${columnName(f.name)}><h2>${columnName(f.name)}</h2>${f.bins ? html`<${Histogram} name=${`${columnName(f.name)} of the regions listed`} height=${96}
         bins=${[...f.bins.map((b) => b.lo), f.bins[f.bins.length - 1]?.hi]} counts=${f.bins.map((b) => b.count)} onPick=${(lo, hi) => setQuery({ [`${f.name}__gte`]: +lo.toPrecision(6), [`${f.name}__lte`]: +hi.toPrecision(6) }, { replace: false })} />`
-      : html`<ul class="values">${(f.values ?? []).slice(0, 10).map((v) => html`<li key=${String(v.value)}><button type="button" class="link" onClick=${() => setQuery({ [`${f.name}__exact`]: v.value }, { replace: false })}><bdi translate="no">${plain(v.value, 24) || "∅"}</bdi></button><span class="num">${count(v.count)}</span></li>`)}</ul>`}</section>`)}`;
+      : html`<ul class="values">${(f.values ?? []).slice(0, 10).map((v) => html`<li key=${String(v.value)}><button type="button" class="link" onClick=${() => setQuery({ [`${f.name}__exact`]: v.value }, { replace: false })}><${Token} text=${v.value} /></button><span class="num">${count(v.count)}</span></li>`)}</ul>`}</section>`)}</details>` : null}`;
 }
 
 function RegionTable({ d, rows }) {

@@ -3,10 +3,14 @@
 const HEAD = "#version 300 es\nprecision highp float;precision highp int;precision highp sampler2D;precision highp usampler2D;\n";
 
 /** Where a pixel of the id buffer lies on the unit sphere, seen from +z without perspective; or, with
- * a span, unrolled about +z so that the distance from the middle is the angle, up to the span. */
+ * a span, unrolled about +z so that the distance from the middle is the angle, up to the span. The
+ * sine and cosine of half the angle, 1.6 at most, are summed here: drivers may round theirs coarsely. */
 const ON_SPHERE = `uniform mat3 turn;uniform vec2 middle;uniform float scale;uniform vec2 size;uniform float span;
 vec4 onSphere(vec2 pixel){vec2 s=(pixel-middle)/scale;float rr=dot(s,s);if(rr>1.)return vec4(0.);
- if(span>0.){float r=sqrt(rr),a=r*span;return vec4(r>0.?s/r*sin(a):vec2(0.),cos(a),1.);}return vec4(s,sqrt(1.-rr),1.);}
+ if(span>0.){float r=sqrt(rr),h=.5*r*span,q=h*h;
+  float u=h*(1.+q*(-1./6.+q*(1./120.+q*(-1./5040.+q*(1./362880.-q/39916800.)))));
+  float v=1.-q*(.5-q*(1./24.-q*(1./720.-q*(1./40320.-q/3628800.))));
+  return vec4(r>0.?s/r*(2.*u*v):vec2(0.),1.-2.*u*u,1.);}return vec4(s,sqrt(1.-rr),1.);}
 vec4 clip(vec2 pixel){return vec4(pixel/size*2.-1.,0.,1.);}
 `;
 

@@ -1,5 +1,5 @@
 /** The sphere, large: a projection of all regions, or an exact slice of some. */
-import { html, useMemo, useState } from "app/html";
+import { html, useEffect, useMemo, useState } from "app/html";
 import { useLoaded, getBinary } from "app/api";
 import { hovered, selected, tray } from "app/state";
 import { route, setQuery } from "app/router";
@@ -25,15 +25,17 @@ export function useFilter(d) {
 
 export function FilterField({ filter }) {
   const { query } = route.value;
-  const [text, setText] = useState(query._search ?? "");
-  return html`<form class="filter-field" role="search" onSubmit=${(e) => { e.preventDefault(); setQuery({ _search: text.trim() || null }); }}>
+  const asked = query._search ?? "";
+  const [text, setText] = useState(asked);
+  useEffect(() => { setText(asked); }, [asked]); // another address
+  return html`<form class="filter-field" role="search" onSubmit=${(e) => { e.preventDefault(); setQuery({ _search: text.trim() || null }, { replace: false }); }}>
     <input type="search" aria-label="Keep bright the regions that match" placeholder="Keep bright …" value=${text} onInput=${(e) => setText(e.currentTarget.value)} />
     ${filter.ids ? html`<span class="note">${count(filter.ids.length)} bright</span>` : null}</form>`;
 }
 
 export function ColourChoice({ d, columns, value }) {
   const there = COLOURS.filter((c) => columns?.[c] || d.later?.includes(c));
-  return html`<${Select} label="Colour" value=${value} options=${there.map((c) => [c, columnName(c)])} onChange=${(c) => setQuery({ colour: c })} />`;
+  return html`<${Select} label="Colour" value=${value} options=${there.map((c) => [c, columnName(c)])} onChange=${(c) => setQuery({ colour: c }, { replace: false })} />`;
 }
 
 const SPHERE_HINT = html`<p>Point at a region, or choose one with the keyboard, to read it here.</p><p>A picture, not the partition: exemplars are projected on three principal directions, and cells are those of the projections. What is near here may be far in all dimensions, so arcs lead to the true nearest regions.</p><p>Drag to turn, wheel to come nearer, double click to open.</p>`;
@@ -52,8 +54,8 @@ export function SpherePage({ d }) {
   const basis = query.basis ?? "pca.0.1.2";
   if (!bases.some(([key]) => key === basis)) bases.push([basis, plain(basis, 30)]);
   return html`<div class="page full with-inspector"><div class="stagewrap"><header class="controls">
-      <h1 class="unseen">Sphere</h1><${Choice} label="What is drawn" value=${slicing ? "slice" : "projected"} options=${[["projected", "Projected"], ["slice", "Exact slice"]]} onChange=${(mode) => setQuery({ mode: mode === "slice" ? "slice" : null, cam: null })} />
-      ${slicing ? html`<${Select} label="Through" hideLabel value=${basis} options=${bases} onChange=${(b) => setQuery({ basis: b, cam: null })} />` : null}
+      <h1 class="unseen">Sphere</h1><${Choice} label="What is drawn" value=${slicing ? "slice" : "projected"} options=${[["projected", "Projected"], ["slice", "Exact slice"]]} onChange=${(mode) => setQuery({ mode: mode === "slice" ? "slice" : null, cam: null }, { replace: false })} />
+      ${slicing ? html`<${Select} label="Through" hideLabel value=${basis} options=${bases} onChange=${(b) => setQuery({ basis: b, cam: null }, { replace: false })} />` : null}
       <${ColourChoice} d=${d} columns=${columns.data} value=${of?.column ?? colour} /><${FilterField} filter=${filter} /><span class="spring" /><${CopyButton} label="copy link" text=${() => location.href} /></header>
     ${!of ? (columns.error ? html`<${Problem} error=${columns.error} />` : html`<${Waiting} what="Loading the columns" />`)
       : slicing ? html`<${Slice} d=${d} basis=${basis} of=${of} columns=${columns.data} filter=${filter} query=${query} key=${basis} />`

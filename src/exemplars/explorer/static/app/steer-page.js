@@ -2,10 +2,11 @@
 import { html, useEffect, useMemo, useRef, useState } from "app/html";
 import { getJson, send, streamLines } from "app/api";
 import { about, can, regionPath, tray, whyNot } from "app/state";
-import { route, setQuery } from "app/router";
+import { href, parseHash, route, setQuery } from "app/router";
 import { fixed, isNumber, percent, significant } from "app/format";
 import { Spark } from "app/charts";
 import { Badge, Choice, CopyButton, Empty, Icon, IconButton, RegionLink, Select } from "app/ui";
+import { download } from "app/figures";
 import { Shown, plain } from "app/text";
 import { nameOf } from "app/card";
 import { CLIENT } from "app/text-page";
@@ -22,31 +23,58 @@ const PROMPT = "My fellow citizens, the state of our";
 
 const item = (region, op = "add") => ({ region, op, strength: 0.5, positions: "generated" });
 
-/** Regions of the address, else of the tray, one variant each; one empty one where there are none. */
+const EDIT = /^(\d+)-(add|ablate|cap)-(generated|all)-(-?\d*\.?\d+)$/;
+/** "7-add-generated-0.5_11-ablate-all-1" in the address is two variants; "*" joins the edits of one.
+ * @param {Variant[]} variants */
+const written = (variants) => variants.map((v) => v.items.map((x) => [x.region, x.op, x.positions, x.strength].join("-")).join("*")).join("_");
+
+/** @returns {Variant[]} What cannot be read is left out. */
+const read = (text, k) => text.split("_").map((v) => v.split("*").map((x) => EDIT.exec(x)).filter((m) => m && +m[1] < k).map(([, region, op, positions, strength]) => (
+  { region: +region, op, positions, strength: Math.min(100, Math.max(-100, +strength)) }))).filter((items) => items.length).slice(0, MOST).map((items) => ({ name: "", items }));
+
+/** The edits of the address; else its regions, else those of the tray, one variant each. */
 function first(d, query) {
+  if (query.edits !== undefined) return read(query.edits, d.k);
   const ids = String(query.regions ?? "").split(".").filter(Boolean).map(Number).filter(Number.isInteger);
   const from = ids.length ? ids : tray.peek().filter((p) => p.d === d.slug).map((p) => p.id);
   return from.slice(0, MOST).map((id) => ({ name: "", items: [item(id, query.op)] }));
 }
 
+/** What is set stands in the address. Another address, by a link or by going back, sets all anew. */
 export function SteerPage({ d }) {
   const { query } = route.value;
+  const here = new URLSearchParams(query).toString();
+  const own = useRef(null), from = useRef(here);
+  if (here !== own.current) from.current = here;
+  const keep = (patch) => {
+    own.current = new URLSearchParams(parseHash(href([], { ...route.peek().query, regions: null, op: null, ...patch })).query).toString();
+    setQuery({ regions: null, op: null, ...patch });
+  };
+  return html`<${Steering} key=${from.current} d=${d} query=${query} keep=${keep} />`;
+}
+
+const whole = (text, start, least, most) => (/^\d+$/.test(text ?? "") ? Math.min(most, Math.max(least, +text)) : start);
+
+function Steering({ d, query, keep }) {
+  const most = about.value?.limits?.new_tokens ?? 256;
   const [variants, setVariants] = useState(() => first(d, query));
   const [prompt, setPrompt] = useState(query.prompt ?? PROMPT);
-  const [chat, setChat] = useState(false);
-  const [tokens, setTokens] = useState(40);
-  const [seed, setSeed] = useState(0);
-  const [temperature, setTemperature] = useState(0);
+  const [chat, setChat] = useState(query.chat === "1");
+  const [tokens, setTokens] = useState(() => whole(query.tokens, 40, 1, most));
+  const [seed, setSeed] = useState(() => whole(query.seed, 0, 0, 2 ** 31));
+  const [temperature, setTemperature] = useState(() => Math.min(2, Math.max(0, +query.temperature || 0)));
   const [diff, setDiff] = useState(true);
   const run = useSteering(d);
   const norm = d.activation_norm?.median;
   const change = (k, next) => setVariants(variants.map((v, i) => (i === k ? next : v)));
   const body = (sent) => ({ ...(chat ? { messages: [{ role: "user", content: prompt }] } : { prompt }), max_new_tokens: tokens, temperature, seed, client: CLIENT,
     variants: sent.map((v) => ({ name: v.name || described(v), items: v.items.map((x) => ({ ...x, unit: "norm" })) })) });
-  const start = (sent) => {
-    setQuery({ regions: sent.flatMap((v) => v.items.map((x) => x.region)).join(".") || null, prompt: prompt === PROMPT ? null : prompt.slice(0, 500) });
-    run.start(body(sent));
-  };
+  const link = { edits: written(variants) || "none", prompt: prompt === PROMPT || prompt.length > 1500 ? null : prompt, chat: chat ? 1 : null, tokens: tokens === 40 ? null : tokens, seed: seed || null, temperature: temperature || null };
+  const said = JSON.stringify(link);
+  useEffect(() => {
+    const timer = setTimeout(() => route.peek().path[2] === "steer" && keep(link), 400);
+    return () => clearTimeout(timer);
+  }, [said]);
   const sweep = () => {
     const base = variants[0];
     run.sweep(SWEEP.map((s) => ({ ...base, name: `${fixed(s, 1)}×`, items: base.items.map((x) => ({ ...x, strength: s })) })).filter((v) => v.items[0].strength !== 0), body);
@@ -54,14 +82,14 @@ export function SteerPage({ d }) {
   const usable = variants.filter((v) => v.items.length);
   return html`<div class="page steer"><h1>Steer</h1>${can("steer") ? null : html`<p class="problem">Nothing can be written: ${whyNot("steer")}. Interventions can be prepared here, and their Python copied.</p>`}
     <div class="steer-grid"><section class="composer"><textarea rows="3" aria-label="Prompt" value=${prompt} onInput=${(e) => setPrompt(e.currentTarget.value)} />
-      <div class="controls"><label class="check"><input type="checkbox" checked=${chat} onChange=${(e) => setChat(e.currentTarget.checked)} /> as a chat message</label><label class="check">tokens <input type="number" min="1" max=${about.value?.limits?.new_tokens ?? 256} value=${tokens} onInput=${(e) => setTokens(+e.currentTarget.value)} /></label>
+      <div class="controls"><label class="check"><input type="checkbox" checked=${chat} onChange=${(e) => setChat(e.currentTarget.checked)} /> as a chat message</label><label class="check">tokens <input type="number" min="1" max=${most} value=${tokens} onInput=${(e) => setTokens(+e.currentTarget.value)} /></label>
         <label class="check">temperature <input type="number" min="0" max="2" step="0.1" value=${temperature} onInput=${(e) => setTemperature(+e.currentTarget.value)} /></label><label class="check">seed <input type="number" min="0" value=${seed} onInput=${(e) => setSeed(+e.currentTarget.value)} /></label>
-        <span class="spring" />${run.running ? html`<button type="button" class="solid" onClick=${run.stop}><${Icon} name="stop" /> Stop</button>` : html`<button type="button" class="solid" disabled=${!can("steer") || !prompt.trim()} onClick=${() => start(usable)}><${Icon} name="play" /> Write</button>
-        <button type="button" class="button" disabled=${!can("steer") || !usable.length} onClick=${sweep} title="Six strengths of the first variant, from −2 to 2">Sweep</button>`}<${CopyButton} label="copy as Python" text=${() => python(d, prompt, usable)} /></div></section>
+        <span class="spring" /><button type="button" class="solid" disabled=${!run.running && (!can("steer") || !prompt.trim())} onClick=${() => (run.running ? run.stop() : run.start(body(usable)))}><${Icon} name=${run.running ? "stop" : "play"} /> ${run.running ? "Stop" : "Write"}</button>
+        <button type="button" class="button" disabled=${run.running || !can("steer") || !usable.length} onClick=${sweep} title="Six strengths of the first variant, from −2 to 2">Sweep</button><${CopyButton} label="copy as Python" text=${() => python(d, prompt, usable, { chat, tokens, temperature, seed })} /></div></section>
     <section class="variants" aria-label="Variants">${variants.map((v, k) => html`<${Variant} key=${k} d=${d} variant=${v} k=${k} norm=${norm} onChange=${(next) => change(k, next)} onRemove=${() => setVariants(variants.filter((_, i) => i !== k))} />`)}
       ${variants.length < MOST ? html`<${AddVariant} d=${d} onAdd=${(id) => setVariants([...variants, { name: "", items: [item(id)] }])} />` : null}</section></div>
     ${run.error ? html`<p class="problem" role="alert">${plain(run.error.message, 300)}.</p>` : null}${run.note ? html`<p class="note" role="status">${run.note}</p>` : null}
-    ${run.columns.length ? html`<div class="controls"><h2>Answers</h2><label class="check"><input type="checkbox" checked=${diff} onChange=${(e) => setDiff(e.currentTarget.checked)} /> mark where they part from the baseline</label><span class="spring" /><${CopyButton} label="copy JSON" text=${() => JSON.stringify(session(d, body(usable), run.columns), null, 1)} /></div>
+    ${run.columns.length ? html`<div class="controls"><h2>Answers</h2><label class="check"><input type="checkbox" checked=${diff} onChange=${(e) => setDiff(e.currentTarget.checked)} /> mark where they part from the baseline</label><span class="spring" /><${CopyButton} label="copy JSON" text=${() => JSON.stringify(session(d, body(usable), run.columns), null, 1)} /><button type="button" class="quiet" onClick=${() => download(new Blob([JSON.stringify(session(d, body(usable), run.columns), null, 1)], { type: "application/json" }), `steering-${d.folder_name}.json`)}>save JSON</button></div>
     <div class=${`answers ${run.columns.length > 5 ? "rows" : ""}`}>${run.columns.map((c) => html`<${Answer} key=${c.key} column=${c} baseline=${run.columns[0]} diff=${diff} />`)}</div>` : html`<${Empty}>The baseline and the variants are written with the same seed, and compared token by token.</${Empty}>`}</div>`;
 }
 
@@ -95,12 +123,14 @@ function useSteering(d) {
     const abort = new AbortController();
     held.current.abort = abort;
     setState({ columns: [], running: true, error: null, note: "" });
+    let problem = null;
     try {
       await work(abort);
-      setState((s) => ({ ...s, running: false }));
     } catch (error) {
-      setState((s) => ({ ...s, running: false, error: error.name === "AbortError" ? null : error }));
+      if (error.name !== "AbortError") problem = error;
     }
+    if (held.current.abort !== abort) return; // a later one writes here now
+    setState((s) => ({ ...s, running: false, error: problem, columns: s.columns.map((c) => (c.end ? c : { ...c, end: { reason: "stopped" } })) }));
   };
   return {
     ...state,
@@ -179,11 +209,12 @@ const session = (d, asked, columns) => ({
 const call = (x) => ({ add: `add(dictionary.region(${x.region}), ${x.strength}`, ablate: `ablate(dictionary.region(${x.region})`, cap: `cap(dictionary.region(${x.region}), ${x.strength}` })[x.op];
 
 /** The same in Python. @param {Variant[]} variants */
-const python = (d, prompt, variants) => `import exemplars as ex
+const python = (d, prompt, variants, { chat, tokens, temperature, seed }) => `import exemplars as ex
 
 model = ex.load_model(${JSON.stringify(d.model?.name ?? "MODEL")})
 dictionary = ex.load(${JSON.stringify(d.folder_name)})
 prompt = ${JSON.stringify(prompt)}
-print(ex.generate(model, [prompt])[0].text)
-${variants.map((v) => `edits = [${v.items.map((x) => `ex.Edit.${call(x)}, positions="${x.positions}")`).join(", ")}]\nprint(ex.generate(model, [prompt], edits)[0].text)`).join("\n")}
+how = dict(chat=${chat ? "True" : "False"}, max_new_tokens=${tokens}, temperature=${temperature}, seed=${seed})
+print(ex.generate(model, [prompt], **how)[0].text)
+${variants.map((v) => `edits = [${v.items.map((x) => `ex.Edit.${call(x)}, positions="${x.positions}")`).join(", ")}]\nprint(ex.generate(model, [prompt], edits, **how)[0].text)`).join("\n")}
 `;

@@ -65,16 +65,16 @@ export function TextPage({ d }) {
   const { query } = route.value;
   const [text, setText] = useState(query.q ?? EXAMPLE);
   const [chat, setChat] = useState(query.chat === "1");
-  const [mode, setMode] = useState("region");
+  const [mode, setMode] = useState(query.colour === "distance" ? "distance" : "region");
   const listed = (about.value?.dictionaries ?? []).find((x) => x.slug === d.slug);
   const possible = listed?.trace ?? about.value?.capabilities?.trace;
   const limit = about.value?.limits?.text_tokens ?? 2048;
   const body = text.trim() === "" ? null : chat ? { messages: [{ role: "user", content: text }], topk: 3, skip_special: true, client: CLIENT } : { text, topk: 3, skip_special: true, client: CLIENT };
   const trace = useTrace(possible ? `/d/${encodeURIComponent(d.slug)}/trace` : null, body);
   useEffect(() => {
-    const timer = setTimeout(() => route.peek().path[2] === "text" && setQuery({ q: text.length < 1500 ? text : null, chat: chat ? 1 : null }), 600);
+    const timer = setTimeout(() => route.peek().path[2] === "text" && setQuery({ q: text.length < 1500 ? text : null, chat: chat ? 1 : null, colour: mode === "distance" ? mode : null }), 600);
     return () => clearTimeout(timer);
-  }, [text, chat]);
+  }, [text, chat, mode]);
   const read = trace.rows.filter((r) => !r.special).length;
   return html`<div class="page with-inspector text-page"><div><h1>Live text</h1>
     ${possible ? html`<div class="composer"><textarea rows="3" aria-label="Text to read" spellcheck="false" value=${text} onInput=${(e) => setText(e.currentTarget.value)} placeholder="Type, or paste a passage" />

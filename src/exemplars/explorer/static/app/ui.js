@@ -14,7 +14,7 @@ const ICONS = {
   help: "M6 6a2 2 0 1 1 2.6 1.9c-.4.2-.6.5-.6 1V9.5M8 12v.3M8 1.5a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13Z",
   command: "M5.5 5.5h5v5h-5zM5.5 5.5H4A1.7 1.7 0 1 1 5.5 4zM10.5 5.5V4A1.7 1.7 0 1 1 12 5.5zM10.5 10.5H12A1.7 1.7 0 1 1 10.5 12zM5.5 10.5V12A1.7 1.7 0 1 1 4 10.5z",
   table: "M2 3h12v10H2zM2 6.5h12M2 10h12M6.5 3v10",
-  left: "M10 3 5 8l5 5", right: "M6 3l5 5-5 5", down: "M3 6l5 5 5-5",
+  left: "M10 3 5 8l5 5", right: "M6 3l5 5-5 5", down: "M3 6l5 5 5-5", up: "M3 10l5-5 5 5", minus: "M3 8h10", reset: "M3.5 5.500A5.200 5.200 0 1 1 2.800 9M3.500 2v3.500H7",
   link: "M7 9a2.5 2.5 0 0 0 3.5 0l2.5-2.5A2.5 2.5 0 0 0 9.5 3L8.5 4M9 7a2.5 2.5 0 0 0-3.5 0L3 9.5A2.5 2.5 0 0 0 6.5 13l1-1",
   play: "M5 3l8 5-8 5z", stop: "M4 4h8v8H4z", plus: "M8 3v10M3 8h10",
   edit: "M3 13l.6-2.8L11 2.8 13.2 5 5.8 12.400z",
@@ -123,7 +123,9 @@ export function Section({ title, id, note, table, figure, actions, open = true, 
 export function Dialog({ title, onClose, children, class: more = "" }) {
   const ref = useRef(null);
   useLayoutEffect(() => { // before the next key is pressed
-    ref.current.showModal();
+    const dialog = ref.current;
+    dialog.showModal();
+    return () => dialog.close(); // which gives the focus back
   }, []);
   return html`<dialog ref=${ref} class=${more} aria-label=${title} onClose=${onClose}
     onClick=${(e) => e.target === ref.current && ref.current.close()}>
