@@ -19,7 +19,7 @@ from exemplars.explorer.state import Explorer
 from exemplars.explorer.views import View
 from exemplars.explorer.worker import WAITING, BusyError, Worker
 from exemplars.store.folders import view_of
-from explorer_server import NEEDED, Served
+from explorer_server import NEEDED, TOKEN, Served
 from synthetic import HOSTILE, dictionary_of, exemplars
 from tiny_models import tiny_model
 
@@ -468,6 +468,50 @@ def test_leaving_a_stream_stops_the_model(folders, model):
         assert served.explorer.worker.running == 0
         assert model.module.training is False
         assert served.explorer.views["d"].dictionary is not None
+
+
+def test_fifty_traces_that_are_left_leave_no_job(folders, model):
+    """Of a real model, over the wire: some hang up, the others ask anew before the answer."""
+    held, read = threading.Event(), []
+
+    def hold(*_):
+        read.append(1)
+        held.wait(30)
+
+    hook = model.module.register_forward_pre_hook(hold)
+    found = {"d": View(folders[0], "d", view_of(folders[0]))}
+    with Served(found, load=lambda name: model, model="tiny") as served:
+        head = [
+            ("Host", f"127.0.0.1:{served.port}"), ("Authorization", f"Bearer {TOKEN}"),
+            ("Content-Type", "application/json"),
+        ]  # fmt: skip
+        sockets = []
+        for k in range(50):
+            text = "the sea and the moon " * (1 + k % 2)
+            body = json.dumps({"text": text, "client": f"tab {k if k % 2 else 0}"}).encode()
+            lines = [f"{name}: {value}" for name, value in [*head, ("Content-Length", len(body))]]
+            s = socket.create_connection(("127.0.0.1", served.port), timeout=20)
+            s.sendall(
+                "\r\n".join(["POST /api/v1/d/d/trace HTTP/1.1", *lines, "", ""]).encode() + body
+            )
+            if k % 2:
+                s.close()  # perhaps before it is read
+            else:
+                sockets.append(s)
+        for s in sockets[:-1]:
+            assert s.recv(12) == b"HTTP/1.1 200"
+            s.close()
+        held.set()
+        said = b""
+        while b'"type":"end"' not in said.replace(b" ", b""):  # the last is answered to its end
+            said += sockets[-1].recv(65536)
+        sockets[-1].close()
+        deadline = time.monotonic() + 30
+        while served.explorer.worker.running and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert served.explorer.worker.running == 0
+        hook.remove()
+        assert len(read) <= 5  # the first, the last, and whose leaving was not yet seen
 
 
 def test_a_folder_that_was_explored_can_be_built_anew(folders, opened):

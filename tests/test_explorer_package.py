@@ -1,10 +1,16 @@
 """The pages are in the wheel: built from the sdist, installed and served outside the repository."""
 
 import hashlib
+import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import urllib.request
+import venv
 import zipfile
 from pathlib import Path
 
@@ -18,8 +24,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = "exemplars/explorer/static/"
 AT_LEAST = 20
 SMOKE = """
-import sys, sysconfig
-sys.path.insert(0, sys.argv[1])
+import sys
 from exemplars.explorer.assets import INSTALLED
 from exemplars.explorer.single_file import export_html
 assert str(INSTALLED.folder).startswith(sys.argv[1]), INSTALLED.folder
@@ -68,20 +73,68 @@ def test_the_wheel_has_every_file_of_the_pages(wheel):
     assert {name: inside.get(name) for name in here} == here
 
 
-def test_the_wheel_works_outside_of_the_repository(wheel, tmp_path):
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The commands of an environment in which the wheel is installed, and nothing else is new."""
+    pytest.importorskip("pip", reason="the wheel is installed with pip: python -m ensurepip")
+    place = tmp_path_factory.mktemp("environment")
+    venv.create(place, symlinks=True)
+    commands = place / "bin"
+    (site,) = place.glob("lib/python*/site-packages")
+    (site / "others.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(commands / "python"), "install", "--quiet",
+         "--no-index", "--no-deps", "--ignore-installed", "--no-compile", str(wheel)],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    return commands, site
+
+
+def outside():
+    """An environment without the repository in it."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONUNBUFFERED": "1"}
+
+
+def test_the_wheel_works_outside_of_the_repository(installed, tmp_path):
+    commands, site = installed
     folder = ex.save(synthetic(30, 6), tmp_path / "made")
-    site = tmp_path / "site"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     ran = subprocess.run(
-        [sys.executable, "-c", SMOKE, str(site), str(folder), str(tmp_path / "x.html")],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        [commands / "python", "-c", SMOKE, str(site), str(folder), str(tmp_path / "x.html")],
+        cwd=tmp_path, env=outside(), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-2000:]
     regions, files = map(int, ran.stdout.split())
     assert regions == 30
     assert files >= AT_LEAST
+
+
+def test_the_installed_command_serves_the_page_and_all_that_it_names(installed, tmp_path):
+    commands, _ = installed
+    folder = ex.save(synthetic(30, 6), tmp_path / "made")
+    with subprocess.Popen(
+        [commands / "exemplars", "explore", folder, "--no-open", "--no-model", "--port", "0"],
+        cwd=tmp_path, env=outside(), stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            line = process.stderr.readline()
+            origin, token = re.search(r"(http://127\.0\.0\.1:\d+)/#t=(\S+)", line).groups()
+
+            def fetched(path, **headers):
+                asked = urllib.request.Request(f"{origin}/{path}", headers=headers)
+                with urllib.request.urlopen(asked, timeout=60) as answer:
+                    return answer.read()
+
+            shell = fetched("").decode()
+            assert shell == INSTALLED.shell
+            for name in INSTALLED.names():
+                assert fetched(f"static/{name}") == (STATIC / name).read_bytes(), name
+            about = json.loads(fetched("api/v1/app", Authorization=f"Bearer {token}"))
+            assert [(d["slug"], d["k"]) for d in about["dictionaries"]] == [("made", 30)]
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
 
 
 def test_files_are_read_by_name_and_nothing_else(tmp_path):
