@@ -180,7 +180,7 @@ def test_growth(visit, hand, served):
 def test_drift(visit, hand):
     page = visit.go("#/drift/fine/coarse")
     page.get_by_role("heading", name="Drift").wait_for()
-    kinds = page.get_by_role("group", name="Which")
+    kinds = page.get_by_role("group", name="Which regions")
     cutoff = page.get_by_role("slider", name=re.compile("cosine that counts"))
     before = cutoff.input_value()
     hand.slide(cutoff)

@@ -53,6 +53,8 @@ _OF_PATHS: Mapping[str, tuple[str, ...]] = {
     "/d/{slug}/search": ("q", "k", "fields"),
     "/drift": ("a", "b", "cutoff"),
     "/drift/columns": ("a", "b"),
+    "/drift/sphere": ("a", "b"),
+    "/drift/flows": ("a", "b"),
     "/drift/pairs": ("a", "b", "cutoff", "kind", "_sort", "_sort_desc", "_size", "_next"),
 }  # fmt: skip
 _FILTERS: Mapping[str, Any] = {

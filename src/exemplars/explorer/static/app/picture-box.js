@@ -9,9 +9,9 @@ import { Legend } from "app/colour";
 import { count, plural, theta } from "app/format";
 import { Name, nameOf } from "app/card";
 import { plain } from "app/text";
+import { IconButton } from "app/ui";
 import { falling } from "app/order";
 import { SaveButton, savePicture } from "app/figures";
-import { IconButton } from "app/ui";
 
 const NONE = [];
 
@@ -101,7 +101,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
     ${list && !still && !small ? html`<${InView} d=${d} scene=${scene} members=${members} picture=${picture.current} drawn=${rested} />` : null}</div>`;
 }
 
-const VIEW_KEYS = [["ArrowLeft", "left", "Turn left"], ["ArrowRight", "right", "Turn right"], ["ArrowUp", "up", "Turn up"], ["ArrowDown", "down", "Turn down"],
+const VIEW_KEYS = [["ArrowLeft", "left", "Left"], ["ArrowRight", "right", "Right"], ["ArrowUp", "up", "Up"], ["ArrowDown", "down", "Down"],
   ["+", "plus", "Come nearer"], ["-", "minus", "Go farther"], ["0", "reset", "Start view"]];
 
 /** What the keys do, for a pointer that cannot drag or a wheel that is not there. */

@@ -5,7 +5,8 @@ import { about, can, regionPath, tray, whyNot } from "app/state";
 import { href, parseHash, route, setQuery } from "app/router";
 import { fixed, isNumber, percent, significant } from "app/format";
 import { Spark } from "app/charts";
-import { Badge, Choice, CopyButton, DownloadButton, Empty, Icon, IconButton, RegionLink, Select } from "app/ui";
+import { Badge, Choice, CopyButton, Empty, Icon, IconButton, RegionLink, Select } from "app/ui";
+import { download } from "app/figures";
 import { Shown, plain } from "app/text";
 import { nameOf } from "app/card";
 import { CLIENT } from "app/text-page";
@@ -88,7 +89,7 @@ function Steering({ d, query, keep }) {
     <section class="variants" aria-label="Variants">${variants.map((v, k) => html`<${Variant} key=${k} d=${d} variant=${v} k=${k} norm=${norm} onChange=${(next) => change(k, next)} onRemove=${() => setVariants(variants.filter((_, i) => i !== k))} />`)}
       ${variants.length < MOST ? html`<${AddVariant} d=${d} onAdd=${(id) => setVariants([...variants, { name: "", items: [item(id)] }])} />` : null}</section></div>
     ${run.error ? html`<p class="problem" role="alert">${plain(run.error.message, 300)}.</p>` : null}${run.note ? html`<p class="note" role="status">${run.note}</p>` : null}
-    ${run.columns.length ? html`<div class="controls"><h2>Answers</h2><label class="check"><input type="checkbox" checked=${diff} onChange=${(e) => setDiff(e.currentTarget.checked)} /> mark where they part from the baseline</label><span class="spring" /><${CopyButton} label="copy JSON" text=${() => JSON.stringify(session(d, body(usable), run.columns), null, 1)} /><${DownloadButton} label="save JSON" name=${`steering-${d.folder_name}.json`} text=${() => JSON.stringify(session(d, body(usable), run.columns), null, 1)} /></div>
+    ${run.columns.length ? html`<div class="controls"><h2>Answers</h2><label class="check"><input type="checkbox" checked=${diff} onChange=${(e) => setDiff(e.currentTarget.checked)} /> mark where they part from the baseline</label><span class="spring" /><${CopyButton} label="copy JSON" text=${() => JSON.stringify(session(d, body(usable), run.columns), null, 1)} /><button type="button" class="quiet" onClick=${() => download(new Blob([JSON.stringify(session(d, body(usable), run.columns), null, 1)], { type: "application/json" }), `steering-${d.folder_name}.json`)}>save JSON</button></div>
     <div class=${`answers ${run.columns.length > 5 ? "rows" : ""}`}>${run.columns.map((c) => html`<${Answer} key=${c.key} column=${c} baseline=${run.columns[0]} diff=${diff} />`)}</div>` : html`<${Empty}>The baseline and the variants are written with the same seed, and compared token by token.</${Empty}>`}</div>`;
 }
 

@@ -2,7 +2,7 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "app/html";
 import { announced } from "app/state";
 import { href } from "app/router";
-import { SaveButton, download, saveChart } from "app/figures";
+import { SaveButton, saveChart } from "app/figures";
 
 const ICONS = {
   search: "M10.5 10.5 14 14M12 7A5 5 0 1 1 2 7a5 5 0 0 1 10 0Z",
@@ -74,9 +74,6 @@ export function CopyButton({ label, text }) {
   };
   return html`<button type="button" class="quiet" onClick=${copy}>${done ? "Copied" : label}</button>`;
 }
-
-/** Keeps a text as a file of one's own. */
-export const DownloadButton = ({ label, name, text, type = "application/json" }) => html`<button type="button" class="quiet" onClick=${() => download(new Blob([text()], { type }), name)}>${label}</button>`;
 
 /** Plain text of a table, for pasting into a sheet; `plain` are its rows where cells are elements. */
 export const asTsv = (table) => [table.head, ...(table.plain ?? table.rows)].map((r) => r.map((c) => String(c ?? "").replace(/[\t\n\r]/g, " ")).join("\t")).join("\n");
