@@ -118,14 +118,16 @@ def figure(found: Sequence[Row], base: Row) -> None:
         for row in found:
             if not row["what"].startswith("test ") or row["what"] == "test unedited":
                 continue
-            null = row["method"] in NULLS
+            null, inside = row["method"] in NULLS, row["method"] == "difference inside regions"
             published = row["what"] == "test published procedure"
-            name = f"{'published' if published else 'ours'}: {row['method']}"
+            name = "nulls" if null else f"{'published' if published else 'ours'}: {row['method']}"
             color = QUIET if null else COLORS[1 if published else 0]
             color = COLORS[2] if row["method"] == "difference of means" else color
             axes.plot(
-                row["perplexity"], row["behaving"]["share"], "x" if null else "o", color=color,
-                markersize=6, label=None if name in seen else name,
+                row["perplexity"], row["behaving"]["share"],
+                "x" if null else "D" if inside else "o", color=color,
+                markersize=10 if inside else 6, fillstyle="none" if inside else "full",
+                label=None if name in seen else name,
             )  # fmt: skip
             seen.add(name)
         axes.plot(base["perplexity"], base["behaving"]["share"], "*", color=COLORS[3],
