@@ -118,14 +118,16 @@ def figure(found: Sequence[Row], base: Row) -> None:
         for row in found:
             if not row["what"].startswith("test ") or row["what"] == "test unedited":
                 continue
-            null = row["method"] in NULLS
+            null, inside = row["method"] in NULLS, row["method"] == "difference inside regions"
             published = row["what"] == "test published procedure"
-            name = f"{'published' if published else 'ours'}: {row['method']}"
+            name = "nulls" if null else f"{'published' if published else 'ours'}: {row['method']}"
             color = QUIET if null else COLORS[1 if published else 0]
             color = COLORS[2] if row["method"] == "difference of means" else color
             axes.plot(
-                row["perplexity"], row["behaving"]["share"], "x" if null else "o", color=color,
-                markersize=6, label=None if name in seen else name,
+                row["perplexity"], row["behaving"]["share"],
+                "x" if null else "D" if inside else "o", color=color,
+                markersize=10 if inside else 6, fillstyle="none" if inside else "full",
+                label=None if name in seen else name,
             )  # fmt: skip
             seen.add(name)
         axes.plot(base["perplexity"], base["behaving"]["share"], "*", color=COLORS[3],
@@ -188,14 +190,14 @@ def main() -> None:
     refusal, organism = latest(rows("refusal")), latest(rows("organism"))
     named = {row["what"]: row for row in refusal}
     checked, base = named["validation unedited"], named["test unedited"]
-    choice = named["validation choice"]
+    chosen = [row["setting"] for row in refusal if row["what"] == "validation choice"]
     figure(refusal, base)
     page = HEAD + REFUSAL.format(
         refused=checked["select_refused"], select=checked["select"],
         n_validate=checked["n"], validate_tokens=checked["tokens"],
         validate_base=f"{checked['behaving']['share']:.2f}",
         validate_reference=f"{checked['reference_perplexity']:.2f}",
-        validation=validation(refusal), choice=choice["setting"],
+        validation=validation(refusal), first=chosen[0], second=chosen[1],
         n_test=base["behaving"]["n"], test_tokens=base["tokens"],
         reference=f"{base['reference_perplexity']:.2f}", test=test_table(refusal, base),
         refusal_says=REFUSAL_SAYS, date=base["date"], commit=base["commit"],
@@ -215,13 +217,18 @@ def about(organism: Sequence[Row]) -> dict[str, str]:
     }
 
 
-REFUSAL_SAYS = """**What it shows.** The target was a quarter of the baseline at most, with every side effect within its limit, in 4 of 5
-orders. *Regions do not reach it*: the chosen setting does so in 1 of 5 orders. It is specific as far as it goes: every null
-leaves nearly all of the refusals, no answer is short, harmless prompts are no longer refused, plain prose is as likely as
-before (in one order 8 % less). The *difference of means* of the same prompts at the same site does reach it, on prompts that chose
-nothing (it was not what validation chose: there it was not a candidate). So refusal has a direction here, and a partition at this
-resolution finds it in some orders only: nearly all prompts, refused or not, end in one region, whose exemplar is about the
-end of a prompt.
+REFUSAL_SAYS = """**What it shows.** The target was a quarter of the baseline at most, with every side effect within its limit and every null
+at .8 of the baseline at least, in 4 of 5 orders. The second round's choice reaches it in all five (.08 of .73; plain prose within 1 %,
+answers within 3 %, nothing short, harmless prompts refused no longer, nulls .73 to .79). *But what reaches it is hardly the
+partition.* Of the 320 prompts that choose, 311 to 319 end in one region. The difference of means *inside* that region, refused
+prompts against others, has a cosine of .998 to 1.000 with the difference of all prompts' means, and leaves what that leaves: .08. The region
+says where to look (at the end of a prompt, before the answer), the labels say in which direction. The test prompts had been used
+once, for the first choice; none chose anything.
+
+The first round's choice, the *difference of regions*, uses the partition in earnest: it needs refused and other prompts to lie in
+different regions. It reaches the target in 1 of 5 orders. It is specific as far as it goes: every null leaves nearly all
+of the refusals, no answer is short, plain prose is as likely as before (in one order 8 % less). So refusal has a direction here,
+and a partition at this resolution finds it in some orders only.
 
 The *published procedure* would have reported that refusal is gone in 4 of 5 orders (.00 to .02, and .21). But its edit takes away
 as much as a vector is long, plain prose becomes 1.4 to 1.8 times as perplexing and the answers 2 to 7 times, and in one order an
@@ -233,8 +240,10 @@ unlikely (2.5 to 4 instead of 1.6) or, at layers 12 and 14, that are empty; a ph
 16 and 18 leaves .03 to .08 with whole sentences, and misses the limit on perplexity by 4 %. Part of that is not damage: an answer
 that the model would rather have refused begins with tokens that it finds unlikely. The centroid *swap* at every position
 multiplies the perplexity of plain prose (by 6 at layer 18, by 92 at layer 12 in a trial): it pulls every vector to where the end of a
-prompt lies. Final rows only, finer regions (p = 2), and the published ranking did not help; two or three regions could not
-be tried where only one region is a candidate."""
+prompt lies. *Several layers* together take more refusals away than one, and with the difference of regions more of plain prose
+too (up to 9 %). Partitions of *final rows alone*, at p = 1 and 2, with spans of one, two or three regions, leave .41 to .62: they cut the ends
+of prompts by what is asked, not by what will be answered. At p = 2, regions of *any position* leave .00 to .03 and answers of
+perplexity 1.9 to 2.3. Finer regions and the published ranking did not help."""
 ORGANISM_SAYS = """**What it shows.** At one site no region and no span of three takes the sentence away without damage: removing the region that
 prompts end in makes the model stutter (at layers 12 to 21: short or unlikely answers; at 24 and 27 better, with .10 to
 .17 left), and the region of the word itself at layer 6 makes it say "That is a question for the archer". At the 18 sites 12 to 29
@@ -257,7 +266,8 @@ refusals). {validate_tokens} tokens an answer.
 
 {validation}
 
-Chosen, by the mean of two orders: **{choice}**.
+Chosen by the mean of two orders, first of what stands above *layer 12, p = 4, difference inside regions*: **{first}**; then,
+after its test, of all: **{second}**.
 
 ### Test: five orders, unused prompts
 

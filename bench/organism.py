@@ -377,8 +377,8 @@ class Organism:
 def settings() -> Iterator[Setting]:
     """Regions that prompts end in, and regions that any of their tokens is in."""
     for layers in (*((layer,) for layer in FINAL_LAYERS), *SEVERAL):
-        for method in ("exemplar", "mean", "difference of regions"):
-            if len(layers) == 1 or method == "difference of regions":
+        for method in ("exemplar", "mean", "difference of regions", "difference inside regions"):
+            if len(layers) == 1 or method.startswith("difference"):
                 yield Setting(layers, PERCENTILE, method)
     for layer in TOKEN_LAYERS:
         for k in (1, 3):

@@ -41,11 +41,11 @@ from exemplars.geometry import Float32
 TEXTS = Path(__file__).parent / "steering_texts"
 PAGE = Path(__file__).parents[1] / "docs/steering_tables.md"
 CONCEPTS = ("spanish", "french", "uppercase", "code")
-LAYERS, REPEATED, PERCENTILE, STREAM_ROWS = (9, 15, 21), 15, 2.0, 20_000
+LAYER, PERCENTILE, STREAM_ROWS = 15, 2.0, 20_000
 SEEDS = (1, 2, 3)
-"""Orders of the stream; layers but `REPEATED` have the first alone."""
+"""Orders of the stream."""
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)
-PROMPTS, NEW_TOKENS = 32, 32
+PROMPTS, NEW_TOKENS = 32, 24
 
 
 def texts(concept: str) -> tuple[list[str], list[str]]:
@@ -79,24 +79,23 @@ def prompts() -> list[str]:
     return list(found)[-PROMPTS:]
 
 
-def dictionaries(model: ex.Model, cache: Path) -> Iterator[tuple[int, int, ex.Dictionary]]:
-    """Layer, order, dictionary; kept."""
+def dictionaries(model: ex.Model, cache: Path) -> Iterator[tuple[int, ex.Dictionary]]:
+    """Order, dictionary; kept."""
     documents = ex.texts(activations.documents())
-    for layer in LAYERS:
-        for seed in SEEDS if layer == REPEATED else SEEDS[:1]:
-            out = cache / f"l{layer}-order{seed}"
-            if not out.exists():
-                ex.build(
-                    model, [f"resid_post.{layer}"], documents, percentile=[PERCENTILE],
-                    rows=STREAM_ROWS, seed=seed, out=out,
-                )  # fmt: skip
-            yield layer, seed, ex.load(out)
+    for seed in SEEDS:
+        out = cache / f"order{seed}"
+        if not out.exists():
+            ex.build(
+                model, [f"resid_post.{LAYER}"], documents, percentile=[PERCENTILE],
+                rows=STREAM_ROWS, seed=seed, out=out,
+            )  # fmt: skip
+        yield seed, ex.load(out)
 
 
 def study(models: Path, cache: Path) -> None:
     model = activations.load_model(activations.SMOLLM2, models)
     asked = prompts()
-    for layer, seed, dictionary in dictionaries(model, cache):
+    for seed, dictionary in dictionaries(model, cache):
         for concept in CONCEPTS:
             contrast = contrast_of(dictionary, model, *texts(concept))
             recipe = recipe_of(dictionary, [contrast.region], basis="mean")
@@ -109,8 +108,8 @@ def study(models: Path, cache: Path) -> None:
             )
             cosine = _cosine(recipe.directions[0], contrast.difference)
             results.write(
-                "steering", what=f"steering {concept} l{layer} order {seed}", concept=concept,
-                model=activations.SMOLLM2.title, layer=layer, order=seed, percentile=PERCENTILE,
+                "steering", what=f"steering {concept} order {seed}", concept=concept,
+                model=activations.SMOLLM2.title, layer=LAYER, order=seed, percentile=PERCENTILE,
                 stream_rows=STREAM_ROWS, regions=dictionary.n_regions, region=contrast.region,
                 gap=contrast.gap, cosine=cosine, prompts=len(asked), new_tokens=NEW_TOKENS,
                 **row(report),
@@ -166,7 +165,7 @@ def page() -> None:
 
 HEAD = f"""# Steering, measured
 
-Do regions steer SmolLM2-135M-Instruct? Four concepts, each with 30 sentences that have it and the same 30 in plain
+Do regions steer SmolLM2-135M-Instruct? Four concepts at `resid_post.{LAYER}`, each with 30 sentences that have it and the same 30 in plain
 English (for code: functions of Python's library), which choose the region; dictionaries of p = {PERCENTILE:g} from
 {STREAM_ROWS:,} rows of AxBench's outputs; {PROMPTS} harmless instructions, half of which choose the strength among
 {", ".join(f"{s:g}" for s in STRENGTHS)} median norms, while the other half gives what stands here. *score* is the concept's rule
@@ -180,7 +179,7 @@ def _table(every: Sequence[dict]) -> str:
     for row in every:
         for method in (REGIONS, DIFFERENCE):
             chosen = row["choices"][method]
-            start = [f"{row['layer']}, {row['order']}", method, f"{row['cosine']:.2f}"]
+            start = [row["order"], method, f"{row['cosine']:.2f}"]
             if chosen["strength"] is None:
                 fluent = ", ".join(f"{s:g}" for s in chosen["fluent"]) or "none"
                 best = max(
@@ -198,7 +197,7 @@ def _table(every: Sequence[dict]) -> str:
                 f"{setting['kl']:.2f}", f"{setting['perplexity']:.2f}",
             ])  # fmt: skip
     header = (
-        "layer, order", "method", "cosine of the two", "strength", "score", "unedited", "difference",
+        "order", "method", "cosine of the two", "strength", "score", "unedited", "difference",
         "KL, nats", "ppl of answers",
     )  # fmt: skip
     return results.markdown(header, lines)
