@@ -24,7 +24,8 @@ METHODS = {
     PERMUTED: ("permuted labels, one-hot", "binary"),
 }
 K_SPARSE = (1, 2, 5, 20, None)
-READING = """With the one-hot codes of a dictionary a probe tells less of a text's class than with those of as
+READING = """\
+With the one-hot codes of a dictionary a probe tells less of a text's class than with those of as
 many random rows, at every k and with all dimensions, and less than with principal components.
 Random rows have more of their cells where rows are dense. This is one site, one percentile, and one
 order of the stream.
@@ -90,8 +91,7 @@ labels. Mean over the {inputs["concepts"]} concepts of both sets, dictionaries a
 
 {accuracy}
 
-The AUROC of the same probes, which does not depend on where a probe puts its threshold (AxBench's
-negatives are others in the test than in training):
+The AUROC of the same probes, which does not depend on where a probe puts its threshold:
 
 {auroc}
 
