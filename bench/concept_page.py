@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import probe_table
@@ -370,14 +371,21 @@ def page() -> str:
     return "\n".join([*parts, probe_table.section(), published(found)])
 
 
+def not_measured(row: dict, percentiles: Iterable[str]) -> Iterator[str]:
+    """What a site lacks of the percentiles of others."""
+    where = f"{row['model']} layer {place(row)[1]}"
+    if absent := [p for p in percentiles if p not in row["regions"]]:
+        yield f"{where} was not measured at p = {', '.join(absent)}. "
+    if absent := [
+        p for p in row["regions"] if f"region mean, 3 whitened @{p}" not in row["methods"]
+    ]:
+        yield f"Whitened was not measured at p = {', '.join(absent)} at {where}. "
+
+
 def conditions(rows: list[dict]) -> str:
     smol, gemma = (next(r for r in rows if r["model"] == model) for model, _ in SHOWN)
     percentiles = ", ".join(smol["regions"])
-    fewer = {
-        f"{row['model']} layer {place(row)[1]} was measured at {', '.join(row['regions'])} only. "
-        for row in rows
-        if row["regions"].keys() != smol["regions"].keys()
-    }
+    lacking = dict.fromkeys(line for row in rows for line in not_measured(row, smol["regions"]))
     commits = {commit: date for row in rows for commit, date in row["commits"].items()}
     return f"""## Measured on AxBench
 
@@ -391,7 +399,7 @@ draws on the stream, the null too. The percentile is the one of the best validat
 it says dot. Bold: the 95 % interval excludes 0. {smol["texts_without_rows"]} and {gemma["texts_without_rows"]} texts have no row but
 the masked first position, and are left out.
 
-{"".join(sorted(fewer))}Summed and anchored were first tried on {smol["model"]} layer 18 with a look at
+{"".join(lacking)}Summed and anchored were first tried on {smol["model"]} layer 18 with a look at
 its test texts. Whitened came last, after the table of {gemma["model"]} layer 9 without it had been seen; it was chosen and
 its shrinkage set by validation alone.
 

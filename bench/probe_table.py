@@ -33,11 +33,15 @@ order of the stream.
 
 
 def newest() -> list[dict]:
-    """The last row of each site."""
-    rows = {}
+    """A row for each site, with the dictionaries that were measured last."""
+    rows: dict[str, dict] = {}
     for line in FILE.read_text().splitlines() if FILE.exists() else ():
-        row = json.loads(line)
-        rows[row["what"]] = row
+        new = json.loads(line)
+        row = rows.setdefault(new["what"], {**new, "dictionaries": {}, "commits": {}})
+        row["dictionaries"] |= {(d["percentile"], d["seed"]): d for d in new["dictionaries"]}
+        row["commits"] |= {new["commit"]: new["date"]}
+    for row in rows.values():
+        row["dictionaries"] = [found for _, found in sorted(row["dictionaries"].items())]
     return list(rows.values())
 
 
@@ -78,6 +82,7 @@ def section() -> str:
         for names, name in (([*header, "all, of raw"], "accuracy"), (header, "auroc"))
     )
     inputs = rows[0]["inputs"]
+    commits = {commit: date for row in rows for commit, date in row["commits"].items()}
     low, high = PUBLISHED_RATIO
     return f"""## k-sparse probes
 
@@ -101,5 +106,5 @@ dimensions over that of raw activations. The paper's, of its own models and task
 keep {low:.2f} to {high:.2f} of the accuracy of raw activations.
 
 {READING}
-*{rows[-1]["date"]}, commit {rows[-1]["commit"]}, `bench/probing.py`.*
+*{max(commits.values())}, commit {", ".join(commits)}, `bench/probing.py`.*
 """
