@@ -386,6 +386,14 @@ def conditions(rows: list[dict]) -> str:
     smol, gemma = (next(r for r in rows if r["model"] == model) for model, _ in SHOWN)
     percentiles = ", ".join(smol["regions"])
     lacking = dict.fromkeys(line for row in rows for line in not_measured(row, smol["regions"]))
+    chosen = [
+        p
+        for row in rows
+        if row["set"] == next(iter(SETS))
+        for name, p in row["chosen_percentile"].items()
+        if name.startswith("region mean")
+    ]
+    smallest = sum(p == min(map(float, smol["regions"])) for p in chosen)
     commits = {commit: date for row in rows for commit, date in row["commits"].items()}
     return f"""## Measured on AxBench
 
@@ -395,7 +403,8 @@ labels: {smol["stream_rows"]:,} rows for {smol["model"]}, {gemma["stream_rows"]:
 {smol["methods"]["region mean @2"]["seeds"]} orders of their documents with one calibration; every number is the mean over them, of random
 rows over {smol["methods"]["random rows @2"]["seeds"]} draws. So the regions are of the same kind of text as the test, which favours all that
 draws on the stream, the null too. The percentile is the one of the best validation AUROC for each way
-(training texts only), of {percentiles}; so is the probes' C. Activations are in {smol["dtype"]}. AUROC is of cosines but where
+(training texts only), of {percentiles}: the smallest in {smallest} of {len(chosen)} pairs of a way of region means
+and a site, so a smaller one might do better. So is the probes' C. Activations are in {smol["dtype"]}. AUROC is of cosines but where
 it says dot. Bold: the 95 % interval excludes 0. {smol["texts_without_rows"]} and {gemma["texts_without_rows"]} texts have no row but
 the masked first position, and are left out.
 
