@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import probe_table
@@ -370,14 +371,29 @@ def page() -> str:
     return "\n".join([*parts, probe_table.section(), published(found)])
 
 
+def not_measured(row: dict, percentiles: Iterable[str]) -> Iterator[str]:
+    """What a site lacks of the percentiles of others."""
+    where = f"{row['model']} layer {place(row)[1]}"
+    if absent := [p for p in percentiles if p not in row["regions"]]:
+        yield f"{where} was not measured at p = {', '.join(absent)}. "
+    if absent := [
+        p for p in row["regions"] if f"region mean, 3 whitened @{p}" not in row["methods"]
+    ]:
+        yield f"Whitened was not measured at p = {', '.join(absent)} at {where}. "
+
+
 def conditions(rows: list[dict]) -> str:
     smol, gemma = (next(r for r in rows if r["model"] == model) for model, _ in SHOWN)
     percentiles = ", ".join(smol["regions"])
-    fewer = {
-        f"{row['model']} layer {place(row)[1]} was measured at {', '.join(row['regions'])} only. "
+    lacking = dict.fromkeys(line for row in rows for line in not_measured(row, smol["regions"]))
+    chosen = [
+        p
         for row in rows
-        if row["regions"].keys() != smol["regions"].keys()
-    }
+        if row["set"] == next(iter(SETS))
+        for name, p in row["chosen_percentile"].items()
+        if name.startswith("region mean")
+    ]
+    smallest = sum(p == min(map(float, smol["regions"])) for p in chosen)
     commits = {commit: date for row in rows for commit, date in row["commits"].items()}
     return f"""## Measured on AxBench
 
@@ -387,11 +403,12 @@ labels: {smol["stream_rows"]:,} rows for {smol["model"]}, {gemma["stream_rows"]:
 {smol["methods"]["region mean @2"]["seeds"]} orders of their documents with one calibration; every number is the mean over them, of random
 rows over {smol["methods"]["random rows @2"]["seeds"]} draws. So the regions are of the same kind of text as the test, which favours all that
 draws on the stream, the null too. The percentile is the one of the best validation AUROC for each way
-(training texts only), of {percentiles}; so is the probes' C. Activations are in {smol["dtype"]}. AUROC is of cosines but where
+(training texts only), of {percentiles}: the smallest in {smallest} of {len(chosen)} pairs of a way of region means
+and a site, so a smaller one might do better. So is the probes' C. Activations are in {smol["dtype"]}. AUROC is of cosines but where
 it says dot. Bold: the 95 % interval excludes 0. {smol["texts_without_rows"]} and {gemma["texts_without_rows"]} texts have no row but
 the masked first position, and are left out.
 
-{"".join(sorted(fewer))}Summed and anchored were first tried on {smol["model"]} layer 18 with a look at
+{"".join(lacking)}Summed and anchored were first tried on {smol["model"]} layer 18 with a look at
 its test texts. Whitened came last, after the table of {gemma["model"]} layer 9 without it had been seen; it was chosen and
 its shrinkage set by validation alone.
 

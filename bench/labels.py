@@ -1,17 +1,21 @@
 """Labels of a small model on this machine, scored by detection, beside the labels of other regions.
 
     python bench/labels.py DICTIONARY --llm MODEL.gguf --top 20
+    python bench/labels.py DICTIONARY --top 50
 
-The model writes a label for each of the largest regions and then judges itself: of each held-out
+The labeller writes a label for each of the largest regions and then judges itself: of each held-out
 member, random context and neighbouring context, asked one by one, whether the label is true of it;
 and the same with the label of another of the regions, which is the null. A row of results has the
 labels, the counts, and the mean difference to the null with a bootstrap interval over regions.
+Without a model a rule writes and judges: what a model has to beat.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +25,28 @@ import exemplars as ex
 import rows as results
 from exemplars.analyses.detection import interval
 from exemplars.labels import Detection, Label, LocalModel, label_regions, largest_regions, together
+from exemplars.labels.labellers import Messages
 
 OTHERS = ("against_random", "against_neighbours")
 RESAMPLES = 2000
+QUOTED = r'"((?:[^"\\]|\\.)*)"'
+
+
+class CommonestToken:
+    """A labeller by rule: the commonest marked token, and true of the same token, but for case."""
+
+    name, host = "the commonest token, by rule", "local"
+
+    def complete(self, messages: Messages, max_tokens: int) -> str:
+        del max_tokens
+        text = messages[0]["content"]
+        listed = re.search(r"in the same order: (.*)\.\n", text)
+        if listed is not None:
+            tokens = [token.strip().casefold() for token in re.findall(QUOTED, listed[1])]
+            return f"is {Counter(tokens).most_common(1)[0][0] or 'space'}"
+        label, *_, token = re.findall(QUOTED, text)
+        label = label.replace("\\\\", "\\")  # a label is quoted once more than a token
+        return "yes" if label == f"is {token.strip().casefold() or 'space'}" else "no"
 
 
 def scored(labels: Sequence[Label]) -> list[tuple[Detection, Detection]]:
@@ -56,12 +79,13 @@ def accuracies(pairs: Sequence[tuple[Detection, Detection]]) -> dict[str, object
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dictionary", type=Path)
-    parser.add_argument("--llm", required=True, help="the labeller, which also judges")
+    parser.add_argument("--llm", help="the labeller, which also judges; default: by rule")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--top", type=int, default=20, help="regions, the largest")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    dictionary, labeller = ex.load(options.dictionary), LocalModel(options.llm, dtype=options.dtype)
+    dictionary = ex.load(options.dictionary)
+    labeller = LocalModel(options.llm, dtype=options.dtype) if options.llm else CommonestToken()
     started = time.process_time()
     labels = label_regions(
         dictionary, labeller, largest_regions(dictionary, options.top), questions=1, parallel=1,
@@ -71,7 +95,7 @@ def main() -> None:
     provenance = dictionary.provenance
     results.write(
         "labels",
-        what="labels of a local model, scored by detection",
+        what=f"labels by {labeller.name}, scored by detection",
         inputs={
             "model": provenance["model"]["name"],
             "fingerprint": provenance["model"]["fingerprint"][:16],
@@ -81,7 +105,7 @@ def main() -> None:
             "regions_in_all": len(dictionary),
             "regions": f"the {options.top} of most members",
             "labeller": labeller.name,
-            "dtype": options.dtype,
+            "dtype": options.dtype if options.llm else None,
             "questions": "one context each",
             "seed": options.seed,
         },

@@ -25,7 +25,8 @@ METHODS = {
     PERMUTED: ("permuted labels, one-hot", "binary"),
 }
 K_SPARSE = (1, 2, 5, 20, None)
-READING = """With the one-hot codes of a dictionary a probe tells less of a text's class than with those of as
+READING = """\
+With the one-hot codes of a dictionary a probe tells less of a text's class than with those of as
 many random rows, at every k and with all dimensions, and less than with principal components.
 Random rows have more of their cells where rows are dense. This is one site, one percentile, and one
 order of the stream.
@@ -33,11 +34,15 @@ order of the stream.
 
 
 def newest() -> list[dict]:
-    """The last row of each site."""
-    rows = {}
+    """A row for each site, with the dictionaries that were measured last."""
+    rows: dict[str, dict] = {}
     for line in FILE.read_text().splitlines() if FILE.exists() else ():
-        row = json.loads(line)
-        rows[row["what"]] = row
+        new = json.loads(line)
+        row = rows.setdefault(new["what"], {**new, "dictionaries": {}, "commits": {}})
+        row["dictionaries"] |= {(d["percentile"], d["seed"]): d for d in new["dictionaries"]}
+        row["commits"] |= {new["commit"]: new["date"]}
+    for row in rows.values():
+        row["dictionaries"] = [found for _, found in sorted(row["dictionaries"].items())]
     return list(rows.values())
 
 
@@ -78,6 +83,7 @@ def section() -> str:
         for names, name in (([*header, "all, of raw"], "accuracy"), (header, "auroc"))
     )
     inputs = rows[0]["inputs"]
+    commits = {commit: date for row in rows for commit, date in row["commits"].items()}
     low, high = PUBLISHED_RATIO
     return f"""## k-sparse probes
 
@@ -91,8 +97,7 @@ labels. Mean over the {inputs["concepts"]} concepts of both sets, dictionaries a
 
 {accuracy}
 
-The AUROC of the same probes, which does not depend on where a probe puts its threshold (AxBench's
-negatives are others in the test than in training):
+The AUROC of the same probes, which does not depend on where a probe puts its threshold:
 
 {auroc}
 
@@ -102,5 +107,5 @@ dimensions over that of raw activations. The paper's, of its own models and task
 keep {low:.2f} to {high:.2f} of the accuracy of raw activations.
 
 {READING}
-*{rows[-1]["date"]}, commit {rows[-1]["commit"]}, `bench/probing.py`.*
+*{max(commits.values())}, commit {", ".join(commits)}, `bench/probing.py`.*
 """

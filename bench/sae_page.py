@@ -30,17 +30,35 @@ def newest() -> dict:
 
 def bounds(found: dict) -> list[float]:
     """Of a mean: the interval over concepts, or the range over seeds where there are none."""
-    return found.get("interval", found["seed_range"])
+    return found["interval"] if "interval" in found else found["seed_range"]
+
+
+def measured(row: dict) -> dict[str, str]:
+    """The measures that every point has, with their titles."""
+    return {n: title for n, title in MEASURES.items() if all(n in e for e in row["points"])}
+
+
+def seeds(row: dict) -> str:
+    """How many orders of the stream each side was measured with."""
+    found = []
+    for name, title in measured(row).items():
+        each = {e["side"]: e[name]["seeds"] for e in row["points"]}
+        if len(set(each.values())) == 1:
+            found.append(f"{title}: {min(each.values())} of every side")
+        else:
+            found.append(f"{title}: " + ", ".join(f"{n} of {side}" for side, n in each.items()))
+    return "; ".join(found)
 
 
 def draw(row: dict):
     """Quality against tokens above, and against the processor's seconds below."""
     from matplotlib.lines import Line2D
 
-    with drawing(9.6, 5.8) as (figure, first):
+    measures = measured(row)
+    with drawing(3.2 * len(measures), 5.8) as (figure, first):
         first.remove()
-        grid = figure.subplots(2, len(MEASURES), sharey="col", sharex="row")
-        for (name, title), (above, below) in zip(MEASURES.items(), grid.T, strict=True):
+        grid = figure.subplots(2, len(measures), sharey="col", sharex="row")
+        for (name, title), (above, below) in zip(measures.items(), grid.T, strict=True):
             above.set_title(title, fontsize=9)
             curves(above, row, name, "tokens")
             curves(below, row, name, "cpu_seconds")
@@ -86,11 +104,11 @@ def table(row: dict) -> str:
             e["side"],
             f"{e['units']:,.0f}",
             f"{e['cpu_seconds']:.2f}" if "cpu_seconds" in e else "–",
-            *(value(e[name]) for name in MEASURES),
+            *(value(e[name]) for name in measured(row)),
         ]
         for e in points
     ]
-    return markdown(["tokens", "side", "units", "CPU s", *MEASURES.values()], lines)
+    return markdown(["tokens", "side", "units", "CPU s", *measured(row).values()], lines)
 
 
 def less(row: dict, other: str) -> str:
@@ -103,13 +121,14 @@ def less(row: dict, other: str) -> str:
         text = f"{d['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
         return f"**{text}**" if low > 0 or high < 0 else text
 
-    lines = [[f"{t:,}", *(value(found[name, t]) for name in MEASURES)] for t in tokens]
-    return markdown(["tokens", *MEASURES.values()], lines)
+    lines = [[f"{t:,}", *(value(found[name, t]) for name in measured(row))] for t in tokens]
+    return markdown(["tokens", *measured(row).values()], lines)
 
 
 def section(row: dict) -> str:
     inputs, (batch, rate) = row["inputs"], row["chosen"]
-    orders = ", ".join(map(str, sorted({e[n]["seeds"] for e in row["points"] for n in MEASURES})))
+    left = ", ".join(f"{e['fvu']:.2f}" for e in row["points"] if e["side"] == SAE)
+    f1 = F1 if "match" in measured(row) else ""
     return f"""{HEADING}
 ![EP and an SAE against tokens and against seconds](figures/{FIGURE.name}.png)
 
@@ -124,16 +143,12 @@ Both are evaluated on the evaluation texts of 26 concepts:
   activation) the one of the best AUROC on a concept's training texts; its AUROC on the test texts.
 - *Probe of one unit*: a text's mean one-hot code, or mean latents; the unit whose class means
   differ most on training texts, a logistic regression on it, accuracy on test texts.
-- *F1 with another SAE*: one more SAE of the same kind, of another order and seed, after one pass.
-  Each of its latents as its top rows of one half of 30,000 evaluation rows; the unit of the largest
-  F1 there; their F1 on the other half, mean over latents. It asks how much of what an SAE finds a
-  side finds too, so an SAE has the advantage.
-
+{f1}
 {table(row)}
 
-Means over {orders} orders of the stream, with an SAE trained and random rows drawn for each.
-Brackets: for detection and probe the 95 % interval over concepts, for F1 the least and the most of
-the orders.
+Means over orders of the stream, with an SAE trained and random rows drawn for each ({seeds(row)}).
+Brackets: the 95 % interval over concepts, or the least and the most of the orders where a measure
+has no concepts.
 
 EP less the SAE, paired (bold: without 0):
 
@@ -144,16 +159,37 @@ EP less as many random rows:
 {less(row, "ep_less_random_rows")}
 
 {READING}
-Seconds are of the processor, one thread, on a machine that did other work; EP's are the median of
-three runs of calibration and build. The forward pass, which both need for each token, is not in
-them.
+At these numbers of tokens the SAE leaves {left} of the variance of
+held-out rows unexplained. Seconds are of the processor, one thread, on a machine that did other
+work; EP's are the median of three runs of calibration and build. The forward pass, which both need
+for each token, is not in them.
 
 *{row["date"]}, commit {row["commit"]}. `python bench/sae_curves.py` measures (`rows`, `train`,
 `measure`, `write`), `python bench/sae_page.py` writes this section.*
 """
 
 
-READING = """What it shows.
+F1 = """\
+- *F1 with another SAE*: one more SAE of the same kind, of another order and seed, after one pass.
+  Each of its latents as its top rows of one half of 30,000 evaluation rows; the unit of the largest
+  F1 there; their F1 on the other half, mean over latents. It asks how much of what an SAE finds a
+  side finds too, so an SAE has the advantage.
+"""
+READING = """\
+What it shows. For detection EP is above the SAE at each number of tokens, with an interval that
+excludes 0, and after one pass for a twentieth of its seconds; the SAE does not overtake it
+within that pass. Most of that any directions from the data have: as many random rows are hardly
+below EP, and only after the whole pass by an interval that excludes 0. Before that EP has fewer
+units than the SAE.
+
+For the probe of one unit the order is the other way: the SAE is above EP, and so are random rows
+nearly everywhere. EP gets worse at it as it grows: its regions are small, and a text hits one or
+does not. The SAE is no better at it after training than before, so this probe does not measure what
+training adds.
+
+What it does not show. One model, one layer, one pass over few rows: an SAE is usually trained on a
+thousand times as many, and this one is small and has not converged. Repeated passes, other widths
+and full probes are not in the figure. An SAE has a reconstruction, which EP does not aim at.
 """
 
 
