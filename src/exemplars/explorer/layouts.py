@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,13 @@ class Layout:
 
 
 class Layouts:
-    """Maps of the open dictionaries; UMAP's are made in the background and kept on the disk."""
+    """Maps of the open dictionaries. What takes long is kept on the disk: UMAP's places, which are
+    made in the background, and cells (some seconds of work for 200,000 regions).
+    """
 
     def __init__(self) -> None:
         self._made: Background[str, Layout] = Background("places on the map")
+        self._lock = threading.Lock()
 
     def of(self, view: View, name: str) -> Layout:
         """A layout by its name.
@@ -64,13 +68,8 @@ class Layouts:
     def cells(self, view: View, name: str) -> Mapping[str, NDArray[Any]]:
         """What it takes to draw the cells of a layout; raises as `of` does."""
         layout = self.of(view, name)
-        places = on_map(layout.xy, layout.aspect)
-        return view.remembered(
-            f"cells {name}",
-            lambda: cell_arrays(
-                places, 1 / layout.aspect, view.dictionary.counts, view.sphere.order
-            ),
-        )
+        with self._lock:
+            return view.remembered(f"cells {name}", lambda: _kept_cells(view, name, layout))
 
     def close(self) -> None:
         """Wait for what is being made."""
@@ -102,6 +101,17 @@ def umap_places(exemplars: Float32, seed: int = 0) -> NDArray[np.uint16]:
 def _unrolled(view: View) -> Layout:
     sphere = view.sphere
     return Layout(unrolled(sphere.points), MAP_ASPECT, sphere.neighbours_kept_flat, globe=True)
+
+
+def _kept_cells(view: View, name: str, layout: Layout) -> dict[str, NDArray[Any]]:
+    from safetensors.numpy import load_file, save_file
+
+    def write(new: Path) -> None:
+        places = on_map(layout.xy, layout.aspect)
+        made = cell_arrays(places, 1 / layout.aspect, view.dictionary.counts, view.sphere.order)
+        save_file({key: np.ascontiguousarray(array) for key, array in made.items()}, new)
+
+    return load_file(view.file(f"cells-{name}.safetensors", write))
 
 
 def _kept_umap(view: View) -> Layout:
