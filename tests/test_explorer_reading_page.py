@@ -2,12 +2,14 @@
 
 import json
 import re
+import threading
 from collections import Counter
 
 import pytest
 
 import exemplars as ex
 from builds import SETTINGS, documents
+from exemplars.explorer import state
 from exemplars.explorer.views import View
 from exemplars.store.folders import view_of
 from explorer_browser import Visit, chromium
@@ -40,11 +42,16 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page_open(served):
-    with chromium() as browser:
-        found = Visit(browser, served)
+def browser():
+    with chromium() as found:
         yield found
-        found.close()
+
+
+@pytest.fixture(scope="module")
+def page_open(browser, served):
+    found = Visit(browser, served)
+    yield found
+    found.close()
 
 
 @pytest.fixture
@@ -207,7 +214,7 @@ def test_the_members_at_the_walls_are_read_again_when_asked_for(visit):
     n = int(re.search(r"among (\d+) member", said)[1])
     assert 1 <= n <= 32
     assert page.locator(".witness").count() == page.locator(".neighbours > li").count()
-    assert "from its own exemplar" in page.locator(".witness").first.inner_text()
+    assert "own exemplar" in page.locator(".witness").first.inner_text()
     assert page.locator("main img, main script, main iframe").count() == 0
     visit.check()
 
@@ -237,6 +244,37 @@ def test_a_column_that_takes_the_model_is_made_and_colours_and_sorts(visit, serv
     visit.go("#/d/coarse")
     page.get_by_role("heading", name="Splits most").wait_for()
     visit.check()
+
+
+def test_what_is_found_out_after_the_page_was_opened_comes_to_it(browser, served, monkeypatch):
+    held = threading.Event()
+    own = state.add_shares
+
+    def late(*parts):
+        assert held.wait(60)
+        own(*parts)
+
+    monkeypatch.setattr(state, "add_shares", late)
+    folders = {name: view.folder for name, view in served.explorer.views.items()}
+    views = {name: View(folder, name, view_of(folder)) for name, folder in folders.items()}
+    with Served(views) as second:
+        visit = Visit(browser, second)
+        page = visit.go("#/d/coarse/sphere")
+        options = page.get_by_label("Colour").locator("option")
+        assert "finer regions, effective" not in options.all_inner_texts()
+        held.set()
+        page.wait_for_function(
+            """() => [...document.querySelectorAll("option")]
+            .some((o) => o.textContent === "finer regions, effective")"""
+        )
+        page.get_by_label("Colour").select_option("pieces")
+        page.wait_for_function(
+            "() => document.querySelector('canvas').picture.colouring.column === 'pieces'"
+        )
+        visit.go("#/d/coarse")
+        page.get_by_role("heading", name="Splits most").wait_for()
+        visit.check()
+        visit.close()
 
 
 def test_axe_finds_nothing_in_either_theme(visit):

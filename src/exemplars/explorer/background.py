@@ -49,6 +49,11 @@ class Background(Generic[_Key, _Made]):
             if future.done() and not future.cancelled() and future.exception() is None
         }
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is being made."""
+        return not all(future.done() for future in list(self._found.values()))
+
     def close(self) -> None:
         """Wait for what is being made; drop what is not begun."""
         self._pool.shutdown(cancel_futures=True)

@@ -75,7 +75,8 @@ def dictionary_answer(explorer: Explorer, slug: str) -> dict[str, Any]:
     """The page of a dictionary."""
     explorer.drifts.add_changes(explorer.views, slug)
     found = pages.dictionary_page(explorer.listed(slug).view)
-    return found | {"relations": relations.related(explorer.views, slug)}
+    related = relations.related(explorer.views, slug)
+    return found | {"relations": related, "settled": explorer.settled}
 
 
 def region_answer(

@@ -75,6 +75,11 @@ class Drifts:
                     with contextlib.suppress(NotReadyError, ValueError):
                         self.of(views[a], views[b])
 
+    @property
+    def busy(self) -> bool:
+        """Whether two are being compared."""
+        return self._made.busy
+
     def add_changes(self, views: Mapping[str, View], slug: str) -> None:
         """Know how near each region's nearest is in another checkpoint, if they were compared."""
         checkpoints = related(views, slug)["checkpoints"]

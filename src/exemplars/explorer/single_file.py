@@ -255,6 +255,7 @@ def _fixed_answers(explorer: Explorer, listed: Listed, slug: str) -> dict[str, d
         "models": [],
     }
     page = contents.dictionary_answer(explorer, slug)
+    page["settled"] = True
     page["relations"] = {"coarser": [], "finer": [], "checkpoints": []}
     found: dict[str, dict[str, Any]] = {"app": app, f"d/{slug}": page}
     found["notes"] = {"pins": [], "notes": {}, "labels": {}, "version": ""}

@@ -57,6 +57,7 @@ class Explorer:
         self._runs: dict[str, Run] = {}
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
+        self._prepared = threading.Event()
         for view in self.views.values():
             if self.why_no_model(view) is None and "lens_entropy" not in view.columns:
                 made = LensEntropies(view, self.worker, self.model_name(view))
@@ -136,15 +137,10 @@ class Explorer:
         """Prepare all dictionaries and load the first model, beside the server."""
 
         def work() -> None:
-            for view in self.views.values():
-                if not self._closing.is_set():
-                    view.prepare()
-            for slug in self.views:
-                if not self._closing.is_set():
-                    add_parents(self.views, slug)
-                    add_shares(self.views, self.members, slug)
-            if not self._closing.is_set():
-                self.drifts.begin(self.views)
+            try:
+                self._prepare_all()
+            finally:
+                self._prepared.set()
 
         thread = threading.Thread(target=work, name="prepare", daemon=True)
         self._threads.append(thread)
@@ -152,6 +148,22 @@ class Explorer:
         names = [about["name"] for about in self.models()]
         if names:
             self.worker.submit("load", "", lambda job: self.worker.load(names[0]))
+
+    def _prepare_all(self) -> None:
+        for view in self.views.values():
+            if not self._closing.is_set():
+                view.prepare()
+        for slug in self.views:
+            if not self._closing.is_set():
+                add_parents(self.views, slug)
+                add_shares(self.views, self.members, slug)
+        if not self._closing.is_set():
+            self.drifts.begin(self.views)
+
+    @property
+    def settled(self) -> bool:
+        """Whether what is known of the dictionaries is there, but for what one asks for."""
+        return self._prepared.is_set() and not self.drifts.busy
 
     def close(self) -> None:
         """Stop what runs, and close what is open."""

@@ -41,4 +41,4 @@ export function WitnessBar({ found }) {
 }
 
 /** The member nearest to one neighbour. */
-export const Witness = ({ of }) => of ? html`<p class="witness"><small>member nearest to it, ${theta(of.to_neighbour_theta)} from it and ${theta(of.theta_ratio)} from its own exemplar</small> <${Context} text=${of.text} span=${of.span} before=${22} around=${60} class="one-line" /></p>` : null;
+export const Witness = ({ of }) => of ? html`<p class="witness"><small title="The member of this region that lies nearest to the neighbour's exemplar: its distance to that, and to its own">nearest member, ${theta(of.to_neighbour_theta)}; own exemplar ${theta(of.theta_ratio)}</small> <${Context} text=${of.text} span=${of.span} before=${22} around=${60} class="one-line" /></p>` : null;
