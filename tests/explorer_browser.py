@@ -33,7 +33,7 @@ window.__violations = [];
 addEventListener("securitypolicyviolation", (e) => window.__violations.push(
   `${e.violatedDirective} ${e.blockedURI} ${e.sample}`));
 """
-WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 400, "height": 800}
+WIDE = {"width": 1280, "height": 800}
 
 
 @contextlib.contextmanager

@@ -28,11 +28,21 @@ class Mouse:
     def __init__(self, page: Any) -> None:
         self.page = page
 
+    def find(self, what: Any) -> Any:
+        """Scroll down until it is there: sections are made when they come near."""
+        for _ in range(MOST):
+            if what.count():
+                break
+            self.page.mouse.move(2, 2)
+            self.page.mouse.wheel(0, 200)
+            self.page.wait_for_timeout(30)
+        return what
+
     def press(self, what: Any) -> None:
-        what.click()
+        self.find(what).click()
 
     def write(self, field: Any, text: str) -> None:
-        field.click()
+        self.find(field).click()
         self.page.keyboard.press("ControlOrMeta+A")
         self.page.keyboard.type(text)
 
@@ -52,8 +62,11 @@ class Keyboard:
         self.page = page
 
     def reach(self, what: Any) -> None:
-        what.wait_for(state="attached")
         for stop in range(MOST):
+            if not what.count():  # sections are made when they come near
+                self.page.keyboard.press("Tab")
+                self.page.wait_for_timeout(30)
+                continue
             way, problem = what.evaluate(STOP)
             assert not (stop and problem), problem  # before the first Tab the page may be scrolled
             if way == 0:

@@ -188,15 +188,16 @@ def test_drift(visit, hand):
     page.wait_for_url(re.compile(f"cutoff={cutoff.input_value()}"))
     hand.press(button(kinds, "Dropped"))
     page.wait_for_url(re.compile("kind=dropped"))
-    page.get_by_role("region", name="Changed regions").locator("tbody a").first.wait_for()
-    text = page.get_by_label("Text for both")
-    hand.write(text, "the sea and the moon")
+    hand.press(page.get_by_role("region", name="Changed regions").locator("tbody a").first)
+    page.get_by_role("heading", name="Members").wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="Drift").wait_for()
+    assert "kind=dropped" in page.url
+    hand.write(page.get_by_label("Text for both"), "the sea and the moon")
     for title in TITLES.values():
         page.get_by_role("listbox", name=f"Tokens through {title}").get_by_role(
             "option"
         ).first.wait_for()
-    hand.press(page.get_by_role("region", name="Changed regions").locator("tbody a").first)
-    page.get_by_role("heading", name="Members").wait_for()
 
 
 def test_relatives_at_other_resolutions(visit, hand):
@@ -205,7 +206,6 @@ def test_relatives_at_other_resolutions(visit, hand):
         page.keyboard.press("d")
     else:
         section = page.get_by_role("region", name="Resolution", exact=True)
-        section.scroll_into_view_if_needed()
         hand.press(section.locator(".relatives a").first)
     page.wait_for_url(re.compile("/d/fine/r/"))
     page.get_by_role("heading", name="Members").wait_for()
@@ -231,7 +231,6 @@ def test_a_label_and_a_note(visit, hand):
     assert edit.evaluate("(e) => e === document.activeElement")
     hand.press(edit)
     hand.press(button(page, "Cancel"))
-    page.get_by_role("region", name="Notes", exact=True).scroll_into_view_if_needed()
     hand.write(page.get_by_label("Note on region 9"), "seen")
     hand.press(button(page, "Keep the note"))
     button(page, "Keep the note").wait_for(state="detached")
@@ -468,7 +467,6 @@ def test_help_and_the_setting_of_shortcuts(visit, hand):
 def test_from_the_overview_to_a_list_and_a_region(visit, hand):
     page = visit.go("#/d/fine")
     shelf = page.get_by_role("region", name="Largest", exact=True)
-    shelf.scroll_into_view_if_needed()
     hand.press(link(shelf, "all"))
     page.get_by_role("heading", name=re.compile("of \\d+ regions")).wait_for()
     hand.write(page.get_by_label("Value"), "2")
@@ -502,15 +500,12 @@ def test_the_sections_of_a_region(visit, hand):
     assert not page.get_by_label("collapse duplicates").is_checked()
     visit.settle()
     lens = page.get_by_role("region", name="Logit lens")
-    lens.scroll_into_view_if_needed()
     hand.press(button(lens, "Mean of members"))
     visit.settle()
     distances = page.get_by_role("region", name="Distances", exact=True)
-    distances.scroll_into_view_if_needed()
     hand.press(button(distances, "as table"))
     page.get_by_role("region", name="Distances, as a table").wait_for()
     neighbours = page.get_by_role("region", name="Neighbours")
-    neighbours.scroll_into_view_if_needed()
     hand.press(neighbours.locator(".who a").first)
     page.wait_for_function("() => !location.hash.endsWith('/r/3')")
     page.get_by_role("heading", name="Members").wait_for()
@@ -536,7 +531,6 @@ def test_live_text(visit, hand):
     page.locator(".token-detail").wait_for()
     page.locator(".inspector h2").wait_for()
     passage = page.get_by_role("region", name="On the sphere")
-    passage.scroll_into_view_if_needed()
     hand.press(link(passage, "slice through three tokens"))
     page.get_by_text("exact slice", exact=True).wait_for()
     visit.settle()

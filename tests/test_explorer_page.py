@@ -11,7 +11,7 @@ import pytest
 
 import exemplars as ex
 from exemplars.explorer.single_file import export_html
-from explorer_browser import NARROW, WATCH, WIDE, Visit, chromium, opened
+from explorer_browser import WATCH, WIDE, Visit, chromium, opened
 from explorer_server import NEEDED, TOKEN, Served
 from synthetic import HOSTILE, dictionary_of, exemplars, synthetic
 from tiny_models import tiny_model
@@ -704,23 +704,6 @@ def test_axe_finds_nothing_on_any_page_in_either_theme(visit):
                 found[f"{route} {theme} {v['id']}"] = nodes
     visit.page.emulate_media(color_scheme="light", reduced_motion="no-preference")
     assert found == {}, json.dumps(found, indent=1)
-
-
-@pytest.mark.parametrize("route", ROUTES)
-def test_nothing_hangs_over_at_400_pixels(narrow, route):
-    page = narrow.go(route)
-    over = page.evaluate(
-        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
-    assert over <= 0
-
-
-@pytest.fixture(scope="module")
-def narrow(browser, served):
-    found = Visit(browser, served, viewport=NARROW, reduced_motion="reduce")
-    yield found
-    found.check()
-    found.close()
 
 
 def test_a_server_that_goes_away_in_mid_stream_leaves_the_page_usable(browser, tmp_path):

@@ -34,7 +34,7 @@ function Split({ d, row }) {
   const cell = (r) => html`<li key=${`${r.dict}/${r.id}`} title=${title(r.dict)}><a href=${href(["d", r.dict, "r", r.id])}><${Name} row=${r} /></a><small>${isNumber(r.share) ? percent(r.share, 0) : r.exemplar_inside ? "holds the exemplar" : ""}</small></li>`;
   return html`<li class="split"><ul class="up" aria-label="Coarser">${parents.slice(0, 3).map(cell)}</ul>
     <div class="mid"><${RegionLink} d=${d.slug} id=${row.id}><${Name} row=${row} /></${RegionLink}><small>${compact(row.member_count)}</small></div>
-    <div class="down">${children.length ? html`<${Icicle} parts=${children} title=${title} />` : html`<span class="note">${answer.data ? "none finer" : answer.error ? answer.error.message : "…"}</span>`}</div></li>`;
+    <div class="down">${children.length ? html`<${Icicle} parts=${children} title=${title} />` : answer.data || answer.error ? html`<span class="note">${answer.error ? answer.error.message : "none finer"}</span>` : html`<${Waiting} />`}</div></li>`;
 }
 
 /** The finer regions as boxes, as wide as their share of the members. */
