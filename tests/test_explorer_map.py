@@ -174,7 +174,7 @@ def test_umap_is_offered_where_it_is_installed(tmp_path, monkeypatch):
     assert 0 < said["nn10"] < 1
     cells, _ = asked.arrays(path.replace("layout", "cells"))
     assert cells["radius"].shape == (60,)
-    assert fits == [{"n_neighbors": 15, "metric": "cosine", "random_state": 0}]
+    assert fits == [{"n_neighbors": 15, "metric": "cosine", "random_state": 0, "n_jobs": 1}]
     asked.explorer.close()
     kept = list(tmp_path.glob(".made.explorer/*/layout-umap.safetensors"))
     assert len(kept) == 1

@@ -90,7 +90,7 @@ def umap_places(exemplars: Float32, seed: int = 0) -> NDArray[np.uint16]:
     """
     umap: Any = importlib.import_module("umap")
     neighbours = min(UMAP_NEIGHBOURS, len(exemplars) - 1)
-    model = umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed)
+    model = umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1)
     found = np.asarray(model.fit_transform(np.asarray(exemplars)), np.float64)
     low, high = found.min(axis=0), found.max(axis=0)
     size = float((high - low).max()) or 1.0
