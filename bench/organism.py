@@ -192,7 +192,7 @@ SEVERAL = (FINAL_LAYERS, (21, 24, 27), tuple(range(12, 30)))
 """Sites that are edited together."""
 LAYERS = tuple(range(6, 30))
 BASELINE_LAYERS = (*((layer,) for layer in FINAL_LAYERS), *SEVERAL)
-PERCENTILE, TOKEN_PERCENTILE = 4.0, 1.0
+PERCENTILE, COARSE, TOKEN_PERCENTILE = 4.0, 12.0, 1.0
 SEEDS = (1, 2, 3, 4, 5)
 DRAWS = 2
 GONE = 0.05
@@ -380,6 +380,7 @@ def settings() -> Iterator[Setting]:
         for method in ("exemplar", "mean", "difference of regions", "difference inside regions"):
             if len(layers) == 1 or method.startswith("difference"):
                 yield Setting(layers, PERCENTILE, method)
+        yield Setting(layers, COARSE, "difference inside regions")
     for layer in TOKEN_LAYERS:
         for k in (1, 3):
             yield Setting((layer,), TOKEN_PERCENTILE, "mean", k, "any")
