@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """docs/concepts.md on k-sparse probes, from the newest rows of results/probing.jsonl."""
 
 from __future__ import annotations
