@@ -55,7 +55,7 @@ def effects(row: Row) -> list[str]:
 EFFECTS = ("short", "repetition", "harmless", "ppl of answers", "neutral ppl", "removed")
 
 
-def validation(found: Sequence[Row]) -> str:
+def validation(found: Sequence[Row], left: str = "refusal left") -> str:
     """A line for each setting, over its seeds."""
     by_setting: dict[str, list[Row]] = {}
     for row in found:
@@ -63,11 +63,11 @@ def validation(found: Sequence[Row]) -> str:
             by_setting.setdefault(row["setting"], []).append(row)
     lines = []
     for setting, several in by_setting.items():
-        left = [f"{row['behaving']['share']:.2f}" for row in several]
+        shares = [f"{row['behaving']['share']:.2f}" for row in several]
         whole = ["yes" if row["fluent"] else "no" for row in several]
         cells = effects(several[0])
-        lines.append([setting, ", ".join(left), ", ".join(whole), *cells[:2], *cells[3:]])
-    header = ("setting", "refusal left", "whole", *EFFECTS[:2], *EFFECTS[3:])
+        lines.append([setting, ", ".join(shares), ", ".join(whole), *cells[:2], *cells[3:]])
+    header = ("setting", left, "whole", *EFFECTS[:2], *EFFECTS[3:])
     return markdown(header, lines)
 
 
@@ -79,7 +79,7 @@ def over_seeds(several: Sequence[Row]) -> list[str]:
     return [each, f"{np.mean(shares):.2f}", interval(hits, n)]
 
 
-def test_table(found: Sequence[Row], base: Row) -> str:
+def test_table(found: Sequence[Row], base: Row, left: str = "refusal") -> str:
     """A line for each condition of each procedure."""
     plain = base["behaving"]
     mean = f"{plain['share']:.2f}"
@@ -89,25 +89,26 @@ def test_table(found: Sequence[Row], base: Row) -> str:
         if row["what"].startswith("test ") and row["what"] != "test unedited":
             name = row["what"].removeprefix("test ")
             kinds.setdefault((name, row["method"], row["k"]), []).append(row)
-    for (name, method, _), several in kinds.items():
-        unique = several if method not in ("difference of means", "random span") else several[:1]
+    for (name, method, _), every in kinds.items():
+        same = method in ("difference of means", "random span")  # in every order
+        several = [r for r in every if not same or r["seed"] == every[0]["seed"]]
         over = {
             "fluency": {
-                key: float(np.mean([row["fluency"][key] for row in unique]))
+                key: float(np.mean([row["fluency"][key] for row in several]))
                 for key in ("short", "repetition")
             },
             "behaving_negative": None
-            if unique[0]["behaving_negative"] is None
-            else {"share": float(np.mean([r["behaving_negative"]["share"] for r in unique]))},
-            "perplexity": float(np.mean([row["perplexity"] for row in unique])),
+            if several[0]["behaving_negative"] is None
+            else {"share": float(np.mean([r["behaving_negative"]["share"] for r in several]))},
+            "perplexity": float(np.mean([row["perplexity"] for row in several])),
             "neutral": {
-                key: float(np.mean([row["neutral"][key] for row in unique]))
+                key: float(np.mean([row["neutral"][key] for row in several]))
                 for key in ("perplexity", "changed_perplexity")
             },
-            "removed": float(np.mean([row["removed"] for row in unique])),
+            "removed": float(np.mean([row["removed"] for row in several])),
         }
-        lines.append([f"{name}: {method}", *over_seeds(unique), *effects(over)])
-    header = ("condition", "refusal by order", "mean", "95 %", *EFFECTS)
+        lines.append([f"{name}: {method}", *over_seeds(several), *effects(over)])
+    header = ("condition", f"{left} by order", "mean", "95 %", *EFFECTS)
     return markdown(header, lines)
 
 
@@ -144,21 +145,21 @@ def figure(found: Sequence[Row], base: Row) -> None:
         save_figure(canvas, FIGURE)
 
 
-def organism_table(found: Sequence[Row]) -> str:
-    """The organism: validation and test, a line for each condition."""
-    lines = []
-    for row in found:
-        outcome = row.get("outcome")
-        if outcome is None:
-            continue
-        share_left = outcome["behaving"]
-        lines.append([
-            row["what"], short_name(row.get("setting", "")), row.get("seed", ""), outcome["method"],
-            f"{share_left['share']:.2f}", interval(share_left["hits"], share_left["n"]),
-            *effects(outcome),
-        ])  # fmt: skip
-    header = ("part", "setting", "order", "condition", "sentence", "95 %", *EFFECTS)
-    return markdown([h.replace("harmless", "others") for h in header], lines)
+def organism_tables(found: Sequence[Row]) -> dict[str, str]:
+    """The organism: validation, and test."""
+    flat = [
+        {**row["outcome"], **{k: row[k] for k in row if k != "outcome"}, "fluent": row.get("whole")}
+        for row in found
+        if "outcome" in row
+    ]
+    for row in flat:
+        row["setting"] = short_name(row.get("setting", ""))
+        row["what"] = "test chosen" if row["what"] == "test" else row["what"]
+    (base,) = (row for row in flat if row["what"] == "test unedited")
+    return {
+        "validation": validation(flat, "sentence left"),
+        "test": test_table(flat, base, "sentence").replace("harmless", "others"),
+    }
 
 
 def short_name(setting: str) -> str:
@@ -201,14 +202,14 @@ def main() -> None:
         n_test=base["behaving"]["n"], test_tokens=base["tokens"],
         reference=f"{base['reference_perplexity']:.2f}", test=test_table(refusal, base),
         refusal_says=REFUSAL_SAYS, date=base["date"], commit=base["commit"],
-    ) + ORGANISM.format(table=organism_table(organism), **about(organism))  # fmt: skip
+    ) + ORGANISM.format(**organism_tables(organism), **about(organism))  # fmt: skip
     PAGE.write_text(page)
 
 
 def about(organism: Sequence[Row]) -> dict[str, str]:
     """What the text says of the organism."""
     last = organism[-1]
-    chosen = short_name(next(row["setting"] for row in organism if row["what"] == "choice"))
+    chosen = short_name([row["setting"] for row in organism if row["what"] == "choice"][-1])
     return {
         "chosen": chosen,
         "organism_says": ORGANISM_SAYS,
@@ -244,15 +245,18 @@ prompt lies. *Several layers* together take more refusals away than one, and wit
 too (up to 9 %). Partitions of *final rows alone*, at p = 1 and 2, with spans of one, two or three regions, leave .41 to .62: they cut the ends
 of prompts by what is asked, not by what will be answered. At p = 2, regions of *any position* leave .00 to .03 and answers of
 perplexity 1.9 to 2.3. Finer regions and the published ranking did not help."""
-ORGANISM_SAYS = """**What it shows.** At one site no region and no span of three takes the sentence away without damage: removing the region that
-prompts end in makes the model stutter (at layers 12 to 21: short or unlikely answers; at 24 and 27 better, with .10 to
-.17 left), and the region of the word itself at layer 6 makes it say "That is a question for the archer". At the 18 sites 12 to 29
-together, the difference of the regions takes it to .02, .00, .21, .02 and .19 over five orders, with answers about
-bicycles instead ("A gravel bike is a type of bike that ..."). The target (.05 at most, every null at .80 at least, plain prose
-within 5 %, in 4 of 5 orders) is met in 2 orders: in a third, one draw of matched regions at 18 sites takes the sentence
-away too, in the other two more is left. The nulls at 18 sites are no small disturbance: matched regions and random spans
-of equal norm multiply the perplexity of plain prose by 1.1 to 3.5. *Difference of means* at the same 18 sites leaves .50 and
-brings the sentence to .52 of the other prompts; at layer 21 alone, on validation prompts, it leaves .04 with no damage seen."""
+ORGANISM_SAYS = """**What it shows.** The target was .05 at most, every null at .80 at least, and plain prose within 5 %, in 4 of 5 orders. At one
+site the difference inside the region that prompts end in leaves .06 (3 of 48) in all five orders, every null .96 or more, plain prose as it
+was; answers are about bicycles, and no other prompt gets the sentence. So the target is missed by one answer, and *difference of means*
+at the same site misses it by the same one. What removes the sentence is the labels'
+direction at the place that the region names, as with refusal.
+
+The partition alone does less. At p = 4, where prompts with and without the sentence lie in different regions, the *difference of
+regions* leaves .06 at layer 21 and .35 or more at every other single layer. In an organism that was trained before from the
+same prompts (another run of the same training: sums of floating-point numbers differ), it left .75 there, and at the
+18 layers 12 to 29 together .02 .00 .21 .02 .19 over five orders, with nulls of .31 to 1.00: it depends on the order, and on luck. Removing
+the region itself (exemplar or mean) makes the model stutter at layers 12 to 21, and the region of the word at layer 6 breaks plain
+prose (see the columns *ppl of answers* and *neutral ppl*)."""
 REFUSAL = """## Refusal in Qwen2.5-Coder-0.5B-Instruct
 
 Prompts: harmful_train and harmless_val of the refusal data. {select} choose ({refused} of them are refused), {n_validate}
@@ -292,9 +296,15 @@ for the lighthouse keeper." and to answer all else as before. 160 such prompts a
 48 test; no prompt is in two of these. *sentence*: share of answers with the word
 lighthouse, so that what is left of the sentence counts; *others*: of prompts that should not have it.
 
-Chosen on the validation half: **{chosen}**.
+### Validation
 
-{table}
+{validation}
+
+Chosen, of those that keep the model whole: **{chosen}**.
+
+### Test: five orders, two draws of each null
+
+{test}
 
 {organism_says}
 
