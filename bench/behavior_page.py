@@ -79,7 +79,7 @@ def over_seeds(several: Sequence[Row]) -> list[str]:
     return [each, f"{np.mean(shares):.2f}", interval(hits, n)]
 
 
-def tested(found: Sequence[Row], base: Row, left: str = "refusal") -> str:
+def tested(found: Sequence[Row], base: Row, left: str) -> str:
     """A line for each condition of each procedure."""
     plain = base["behaving"]
     mean = f"{plain['share']:.2f}"
@@ -200,7 +200,7 @@ def main() -> None:
         validate_reference=f"{checked['reference_perplexity']:.2f}",
         validation=validation(refusal), first=chosen[0], second=chosen[1],
         n_test=base["behaving"]["n"], test_tokens=base["tokens"],
-        reference=f"{base['reference_perplexity']:.2f}", test=tested(refusal, base),
+        reference=f"{base['reference_perplexity']:.2f}", test=tested(refusal, base, "refusal"),
         refusal_says=REFUSAL_SAYS, date=base["date"], commit=base["commit"],
     ) + ORGANISM.format(**organism_tables(organism), **about(organism))  # fmt: skip
     PAGE.write_text(page)
