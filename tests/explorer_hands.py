@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+PATIENCE_S = 60
 MOST = 150
 """Tab stops on the way from one thing to another, at most."""
 STOP = """(to) => { const here = document.activeElement;
   const way = here === to ? 0 : here === document.body
     || here.compareDocumentPosition(to) & Node.DOCUMENT_POSITION_FOLLOWING ? 1 : -1;
-  if (here === document.body || here.tabIndex < 0) return [way, ""];
+  if (here === document.body || here.tabIndex < 0) return [way, "", here.tagName];
   const name = here.getAttribute("aria-label") ?? here.labels?.[0]?.textContent
     ?? here.textContent.slice(0, 40), said = `${here.tagName} ${name}`;
   const style = getComputedStyle(here), box = here.getBoundingClientRect();
   const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
-  if (here.matches(":focus-visible") && !ring) return [way, `${said} shows no focus`];
+  if (here.matches(":focus-visible") && !ring) return [way, `${said} shows no focus`, said];
   const x = Math.max(0, Math.min(innerWidth - 1, box.left + box.width / 2));
   const y = Math.max(0, Math.min(innerHeight - 1, box.top + Math.min(box.height, innerHeight) / 2));
   const top = document.elementFromPoint(x, y);
   const shown = box.width > 0 && top && (here.contains(top) || top.contains(here));
-  return [way, shown ? "" : `${said} is hidden while it has the focus`]; }"""
+  return [way, shown ? "" : `${said} is hidden while it has the focus`, said]; }"""
 
 
 class Mouse:
@@ -30,9 +32,8 @@ class Mouse:
 
     def find(self, what: Any) -> Any:
         """Scroll down until it is there: sections are made when they come near."""
-        for _ in range(MOST):
-            if what.count():
-                break
+        until = time.monotonic() + PATIENCE_S
+        while not what.count() and time.monotonic() < until:
             self.page.mouse.move(2, 2)
             self.page.mouse.wheel(0, 200)
             self.page.wait_for_timeout(30)
@@ -61,18 +62,24 @@ class Keyboard:
     def __init__(self, page: Any) -> None:
         self.page = page
 
+    def find(self, what: Any) -> None:
+        """Tab on until it is there: sections are made when they come near."""
+        until = time.monotonic() + PATIENCE_S
+        while not what.count() and time.monotonic() < until:
+            self.page.keyboard.press("Tab")
+            self.page.wait_for_timeout(30)
+
     def reach(self, what: Any) -> None:
+        self.find(what)
+        trail = []
         for stop in range(MOST):
-            if not what.count():  # sections are made when they come near
-                self.page.keyboard.press("Tab")
-                self.page.wait_for_timeout(30)
-                continue
-            way, problem = what.evaluate(STOP)
+            way, problem, here = what.evaluate(STOP)
+            trail.append(here)
             assert not (stop and problem), problem  # before the first Tab the page may be scrolled
             if way == 0:
                 return
             self.page.keyboard.press("Tab" if way > 0 else "Shift+Tab")
-        raise AssertionError(f"no Tab leads to {what}")
+        raise AssertionError(f"no Tab leads to {what}; it went by {trail[-8:]}")
 
     def press(self, what: Any) -> None:
         self.reach(what)
