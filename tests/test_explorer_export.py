@@ -277,7 +277,11 @@ def test_texts_are_frozen_as_live_text_says_them(built, model, tmp_path):
         assert np.allclose([row["distance"] for row in rows], expected.distance, atol=1e-5)
         about = found["about"]
         assert about["dtype"] == "float32"
-        assert about["model"] == model.name
+        assert about["model"] == dictionary.provenance["model"]["name"]
+        met = {row["region"] for row in rows}
+        assert {r["id"] for r in found["regions"]} == met
+        assert all(set(r) == {"id", "key", "label", "token", "member_count"}
+                   for r in found["regions"])  # fmt: skip
         assert about["site"] == "resid_post.1"
         assert about["seed"] == dictionary.provenance.get("seed")
         assert "revision" in about

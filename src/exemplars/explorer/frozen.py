@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exemplars import store
 from exemplars.explorer import live, pages, relations
-from exemplars.explorer.queries import Listed
+from exemplars.explorer.queries import Listed, brief
 from exemplars.explorer.views import View
 from exemplars.explorer.worker import Job
 
@@ -174,7 +174,7 @@ def texts_to_trace(file: Path) -> list[str]:
 
 
 def traced(
-    view: View,
+    listed: Listed,
     model: Model,
     texts: Sequence[str],
     on_step: OnStep = lambda what, done, total: None,
@@ -182,19 +182,20 @@ def traced(
     """What live text would say of texts.
 
     Args:
-        view: The dictionary.
+        listed: The dictionary, and its labels.
         model: The dictionary's.
         texts: Each of at most 2,048 tokens.
         on_step: Told how many are read.
 
     Returns:
-        For each the text, its tokens as the stream has them, where they lie on the sphere, and by
-        which model it was read.
+        For each the text, its tokens as the stream has them, where they lie on the sphere, what its
+        regions are called, and by which model it was read.
 
     Raises:
         MismatchError: Another model than the dictionary's.
         ValueError: A text that cannot be read; says why.
     """
+    view = listed.view
     store.check_model(view.dictionary, model)
     found = []
     for n, text in enumerate(texts):
@@ -210,7 +211,11 @@ def traced(
         start = next(m for m in messages if m["type"] == "start")
         points = live.sphere_points(view.sphere, runs[0]) if _has_sphere(view) else []
         about = about_model(view, model)
-        found.append({"text": start["text"], "rows": rows, "points": points, "about": about})
+        met = sorted({row["region"] for row in rows if row["region"] is not None})
+        found.append(
+            {"text": start["text"], "rows": rows, "points": points, "about": about,
+             "regions": list(brief(listed, met).values())}
+        )  # fmt: skip
     on_step("texts", len(texts), len(texts))
     return found
 
@@ -225,13 +230,8 @@ def _has_sphere(view: View) -> bool:
 
 def about_model(view: View, model: Model) -> dict[str, Any]:
     """Which model something was read with, and the seed of the dictionary's build."""
-    return {
-        "model": model.name,
-        "revision": model.revision,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "site": view.dictionary.site,
-        "seed": view.dictionary.provenance.get("seed"),
-    }
+    found = live.named(view.dictionary, model)
+    return {**found, "model": found["name"], "seed": view.dictionary.provenance.get("seed")}
 
 
 def session_of(file: Path, view: View) -> dict[str, Any]:
@@ -276,12 +276,13 @@ def changes(a: Listed, b: Listed, cutoff: float = relations.CUTOFF) -> dict[str,
         "kept": ("cosine", False),
     }
     matched = drift.correspondence
-    counts, edges = np.histogram(matched.score, np.linspace(-1, 1, _BINS + 1))
+    counts, edges = np.histogram(matched.score, np.linspace(-1, 1, _BINS + 1).round(6))
+    first = int(np.argmax(counts > 0))
     return {
         **relations.drift_page(a.view, b.view, drift, cutoff),
         "titles": [pages.title_of(one.view) for one in (a, b)],
         "about": [_built(one.view) for one in (a, b)],
-        "cosines": {"bins": edges.tolist(), "counts": counts.tolist()},
+        "cosines": {"bins": edges[first:].tolist(), "counts": counts[first:].tolist()},
         "pairs": {
             kind: relations.drift_pairs(a, b, drift, cutoff, kind, sort, descending, 0, _ROWS)
             for kind, (sort, descending) in orders.items()

@@ -325,12 +325,7 @@ def steer_text(dictionary: Dictionary, model: Model, asked: Steering, job: Job) 
         session=job.id,
         variants=[{"v": v, "name": name} for v, (name, _, _) in enumerate(variants)],
         seed=asked.seed,
-        model={
-            "name": model.name,
-            "revision": model.revision,
-            "site": dictionary.site,
-            "dtype": str(model.dtype).removeprefix("torch."),
-        },
+        model=named(dictionary, model),
         norm=finite(dictionary.calibration.vector_norms[1]),
         prompt_tokens=len(prompt.ids),
     )
@@ -360,6 +355,21 @@ def steer_text(dictionary: Dictionary, model: Model, asked: Steering, job: Job) 
         reason = "limit" if len(ids) >= asked.max_new_tokens else "finished"
         job.put("end", v=v, reason=reason, text="".join(texts), stats=stats)
     job.put("done", ms=1000 * (time.perf_counter() - begun))
+
+
+def named(dictionary: Dictionary, model: Model) -> dict[str, Any]:
+    """Which model something was read or written with, to be kept in files that others get.
+
+    Its name is the one that the dictionary has for it, not where it lies on this machine.
+    """
+    about = dictionary.provenance.get("model")
+    known = about if isinstance(about, Mapping) else {}
+    return {
+        "name": known.get("name") or type(model.module).__name__,
+        "revision": known.get("revision") or model.revision,
+        "site": dictionary.site,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
 
 
 def edits_of(

@@ -130,7 +130,9 @@ def export_html(
         view.prepare()
         chosen = _chosen(view, regions, top, min_members)
         made = frozen.Frozen(
-            traces=tuple(frozen.traced(view, model, traces, on_step)) if model else (),
+            traces=tuple(frozen.traced(explorer.listed("main"), model, traces, on_step))
+            if model
+            else (),
             sessions=tuple(frozen.session_of(Path(file), view) for file in sessions),
             drift=None if drift is None else _drift(explorer, Path(drift)),
         )

@@ -16,7 +16,7 @@ import { Inspector } from "app/frame";
 const made = (x) => [x.model ?? "a model without a name", x.revision ? `revision ${x.revision}` : null, x.site, x.dtype, x.seed === null || x.seed === undefined ? null : `seed ${x.seed}`].filter(Boolean).map((s) => plain(s, 80)).join(" · ");
 
 /** Says that this was made when the file was, and by what. */
-const FrozenBadge = ({ of }) => html`<p class="badges"><${Badge} title="Made when this file was written; nothing is computed here.">frozen</${Badge}><span class="note">${made(of)}${about.value?.export?.created ? `, in a file made ${plain(about.value.export.created, 30)}` : ""}.</span></p>`;
+const FrozenBadge = ({ of, name = "" }) => html`<p class="badges"><${Badge} title="Made when this file was written; nothing is computed here.">frozen</${Badge}><span class="note">${name}${made(of)}${about.value?.export?.created ? `, in a file made ${plain(about.value.export.created, 30)}` : ""}.</span></p>`;
 
 /** The number in the address, or the first. */
 function useChosen(n) {
@@ -77,7 +77,7 @@ function Summary({ x }) {
   const own = about.value.dictionaries[0];
   const titles = x.titles.map((t) => plain(t, 50)), found = x.pairs[kind];
   const side = (d, row) => (row ? html`${d ? html`<${Place} d=${d} id=${row.id}><${Name} row=${row} /></${Place}>` : html`<${Name} row=${row} />`} <small>${row.id}, ${count(row.member_count)} members</small>` : html`<small>none</small>`);
-  return html`<p class="note"><a href=${href(["d", own.slug])}>${titles[0]}</a> → ${titles[1]}</p>${x.about.map((of, i) => html`<${FrozenBadge} key=${i} of=${of} />`)}
+  return html`<p class="note"><a href=${href(["d", own.slug])}>${titles[0]}</a> → ${titles[1]}</p>${x.about.map((of, i) => html`<${FrozenBadge} key=${i} of=${of} name=${`${titles[i]}: `} />`)}
     <dl class="figures">${["kept", "moved", "dropped", "introduced"].map((k) => html`<${Figure} key=${k} name=${k} value=${count(x.counts[k])} note=${percent(x.counts[k] / (k === "introduced" ? x.k_b : x.k_a), 0)} />`)}<${Figure} name="cosine of the centres" value=${fixed(x.comparable.centre_cos, 3)} /><${Figure} name="θ" value=${fixed(x.theta_a, 3)} note=${`→ ${fixed(x.theta_b, 3)}`} /></dl>
     <p class="badges"><${Badge} title="How regions were matched">${plain(x.method, 120)}</${Badge}>${x.comparable.warnings.map((w, i) => html`<${Badge} key=${i} kind="caution">${plain(w, 300)}</${Badge}>`)}</p>
     <${Section} title="Cosines of matched regions" id="cosines" table=${() => ({ head: ["from", "to", "pairs"], rows: x.cosines.counts.map((n, i) => [fixed(x.cosines.bins[i]), fixed(x.cosines.bins[i + 1]), count(n)]), numeric: [0, 1, 2] })}>${() => html`<${Histogram} ...${x.cosines} mark=${x.cutoff} markName="counts as kept" name="Cosines of matched regions" height=${160} />`}</${Section}>

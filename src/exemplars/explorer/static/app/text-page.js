@@ -100,7 +100,7 @@ export function Passage({ d, trace, mode }) {
         name="Distance to the nearest exemplar, token by token, in θ" onPick=${(i) => trace.rows[i] && setAt(trace.rows[i].i)} said=${(i) => (trace.rows[i] ? spoken(trace.text.slice(trace.rows[i].start, trace.rows[i].end) || String(trace.rows[i].text ?? ""), trace.rows[i]) : "")} /><span class="note">distance in θ; the line is θ</span></div>` : null}
     <p class="note key-line">${mode === "region" ? html`Background and letter: the regions met most often here. ` : html`Background: distance, up to θ. `}Dotted underline: beyond 0.9 θ. Double: beyond θ, outside every region${read ? ` (${percent(outside / read, 0)})` : ""}. Greyed and framed: special tokens, left out. · in a token: parts of one character.</p>
     ${row ? html`<${TokenDetail} d=${d} row=${row} text=${trace.text} />` : null}
-    ${some ? html`<${Here} d=${d} rows=${trace.rows} letters=${letters} text=${trace.text} />` : null}
+    ${some ? html`<${Here} d=${d} rows=${trace.rows} letters=${letters} text=${trace.text} frozen=${trace.regions} />` : null}
     ${some ? html`<${Section} title="On the sphere" id="passage" note="the regions of this text, and where its tokens lie" actions=${trace.run ? html`<${RunSlice} d=${d} run=${trace.run} rows=${trace.rows} at=${at} />` : null}>${() => html`<${OnSphere} d=${d} rows=${trace.rows} trace=${trace} at=${at} />`}</${Section}>` : null}`;
 }
 
@@ -119,7 +119,7 @@ function TokenDetail({ d, row, text }) {
 }
 
 /** The regions of the passage, most frequent first. */
-function Here({ d, rows, letters, text }) {
+function Here({ d, rows, letters, text, frozen = NONE }) {
   const table = useMemo(() => {
     const by = new Map();
     for (const r of rows) {
@@ -135,12 +135,13 @@ function Here({ d, rows, letters, text }) {
   }, [rows, text]);
   const ids = table.slice(0, 60).map((e) => e.id);
   const names = useGet(ids.length ? `/d/${encodeURIComponent(d.slug)}/regions?ids=${ids.slice().sort((a, b) => a - b).join(",")}&_size=60` : null);
-  const label = new Map((names.data?.rows ?? []).map((r) => [r.id, r]));
+  const label = new Map((names.data?.rows ?? []).map((r) => [r.id, r])), called = new Map(frozen.map((r) => [r.id, r]));
+  const name = (id) => { const row = label.get(id) ?? called.get(id); return row?.label ? plain(row.label, 40) : html`${id} ${row?.token ? html`<${Token} text=${row.token.text} />` : null}`; };
   const tokens = (e) => [...e.tokens].sort((a, b) => b[1] - a[1]).slice(0, 5).map(([t]) => t);
   return html`<section class="section"><header><h2>Regions in this text</h2><span class="note">${plural(table.length, "region")}</span><span class="spring" /><${CopyButton} label="copy" text=${() => asTsv({ head: ["region", "tokens", "mean distance in θ", "which"], rows: table.map((e) => [e.id, e.n, (e.sum / e.n).toFixed(3), tokens(e).join(" ")]) })} /></header>
     <div class="scroll" tabindex="0" role="region" aria-label="Regions in this text"><table><thead><tr><th scope="col"><span class="unseen">Letter</span></th><th scope="col">region</th><th scope="col" class="num">tokens</th><th scope="col" class="num">mean distance</th><th scope="col">which</th></tr></thead>
     <tbody>${table.slice(0, 60).map((e) => html`<tr key=${e.id} onMouseEnter=${() => hover(d.slug, e.id)}><td>${letters.has(e.id) ? html`<span class=${`letter s${letters.get(e.id)}`}>${LETTERS[letters.get(e.id)]}</span>` : null}</td>
-      <td><${RegionLink} d=${d.slug} id=${e.id}>${label.get(e.id)?.label ? plain(label.get(e.id).label, 40) : html`${e.id} <${Token} text=${label.get(e.id)?.token?.text ?? ""} />`}</${RegionLink}></td><td class="num">${e.n}</td><td class="num">${theta(e.sum / e.n)}</td><td>${tokens(e).map((t) => html`<${Token} text=${t} class="chip" /> `)}</td></tr>`)}</tbody></table></div></section>`;
+      <td>${called.has(e.id) && !label.has(e.id) ? name(e.id) : html`<${RegionLink} d=${d.slug} id=${e.id}>${name(e.id)}</${RegionLink}>`}</td><td class="num">${e.n}</td><td class="num">${theta(e.sum / e.n)}</td><td>${tokens(e).map((t) => html`<${Token} text=${t} class="chip" /> `)}</td></tr>`)}</tbody></table></div></section>`;
 }
 
 /** The regions of the text, bright, and a dot for each token, by the same projection. */
