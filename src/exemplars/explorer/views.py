@@ -9,13 +9,10 @@ sizes, times or places on the disk are not those that were noted then.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import re
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -33,22 +30,19 @@ from exemplars.dictionary import Dictionary
 from exemplars.explorer import columns, sphere
 from exemplars.explorer.cards import Cards, write_cards
 from exemplars.explorer.columns import Column
+from exemplars.explorer.kept import SCHEMA, Kept, stamps_of
 from exemplars.explorer.sphere import NotDrawableError, Sphere
 from exemplars.geometry import Float32
 from exemplars.labels import labels_from, latest
-from exemplars.store.folders import sha256_of, view_of
+from exemplars.store.folders import view_of
 
 _Made = TypeVar("_Made")
 
-SCHEMA = 4
-"""Of the files here; another number makes them all anew."""
 PARTS = ("cards", "sphere", "neighbours")
 """In the order in which they are prepared."""
 _REMEMBERED = 8
-_INDEX = "view.json"
 _LENS_ENTROPY = "lens.safetensors"
 _KEYED = (store.REGIONS, store.CONTEXTS, store.LENS)
-_FINGERPRINT = re.compile("[0-9a-f]{16}")
 
 
 class NotReadyError(Exception):
@@ -77,8 +71,8 @@ class View:
         self.fingerprint = fingerprint_of(manifest)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.place = self._writable(place)
-        kept = _Kept(self.place / self.fingerprint, self.fingerprint)
-        stamps = _stamps(folder, manifest)
+        kept = Kept(self.place / self.fingerprint, self.fingerprint)
+        stamps = stamps_of(folder, manifest)
         self.dictionary: Dictionary = store.load(folder, verify=kept.verified != stamps)
         kept.note(stamps)
         if not corpus_text:
@@ -297,72 +291,6 @@ class View:
         save_file({"nn1": nearest.astype(np.int32), "nn1_cos": cosine}, new)
 
 
-class _Kept:
-    """Prepared files of one fingerprint, each listed with its size and hash."""
-
-    def __init__(self, folder: Path, fingerprint: str) -> None:
-        self._folder, self._fingerprint = folder, fingerprint
-        index = self._read_index()
-        self.listed: dict[str, Any] = index.get("files", {})
-        self.verified: dict[str, Any] = index.get("verified", {})
-        """Stamps of the dictionary's files when they were last hashed."""
-        self.made: list[str] = []
-
-    def note(self, stamps: dict[str, Any]) -> None:
-        """Note the stamps of files that are what their manifest says."""
-        if stamps != self.verified:
-            self.verified = stamps
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._write_index()
-
-    def known(self, name: str) -> Path | None:
-        """The file, if it is what the index says."""
-        path = self._folder / name
-        known = self.listed.get(name)
-        return path if known is not None and path.is_file() and known == _entry(path) else None
-
-    def file(self, name: str, write: Callable[[Path], None]) -> Path:
-        """The file, if it is what the index says; else a new one."""
-        known = self.known(name)
-        if known is not None:
-            return known
-        path = self._folder / name
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _remove_others(self._folder)
-        new = self._folder / f".{name}.{os.getpid()}.new"
-        new.unlink(missing_ok=True)
-        try:
-            write(new)
-            entry = _entry(new)
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
-        self.listed = {**self.listed, name: entry}
-        self._write_index()
-        self.made.append(name)
-        return path
-
-    def _read_index(self) -> dict[str, Any]:
-        try:
-            found = json.loads((self._folder / _INDEX).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        mine = {"schema": SCHEMA, "fingerprint": self._fingerprint}
-        if not isinstance(found, dict) or {key: found.get(key) for key in mine} != mine:
-            return {}
-        whole = all(isinstance(found.get(name), dict) for name in ("files", "verified"))
-        return found if whole else {}
-
-    def _write_index(self) -> None:
-        about = {
-            "schema": SCHEMA, "fingerprint": self._fingerprint, "files": self.listed,
-            "verified": self.verified,
-        }  # fmt: skip
-        new = self._folder / f".{_INDEX}.{os.getpid()}.new"
-        new.write_text(json.dumps(about, indent=1), encoding="utf-8")
-        new.replace(self._folder / _INDEX)
-
-
 def fingerprint_of(manifest: store.Manifest) -> str:
     """16 hexadecimal digits that change with anything that is shown of a dictionary."""
     files = {name: manifest.files[name].sha256 for name in _KEYED if name in manifest.files}
@@ -443,24 +371,3 @@ def _read_sphere(path: Path) -> Sphere:
         neighbours_kept=about["neighbours_kept"],
         neighbours_kept_flat=about["neighbours_kept_flat"],
     )
-
-
-def _stamps(folder: Path, manifest: store.Manifest) -> dict[str, list[int]]:
-    """Size, times of change and place on the disk of each file that a manifest lists."""
-    found = {}
-    for name in manifest.files:
-        with contextlib.suppress(FileNotFoundError):  # whoever loads it says so
-            s = (folder / name).stat()
-            found[name] = [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
-    return found
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def _remove_others(folder: Path) -> None:
-    """Remove what was prepared under other fingerprints."""
-    for other in folder.parent.iterdir():
-        if other != folder and other.is_dir() and _FINGERPRINT.fullmatch(other.name):
-            shutil.rmtree(other)
