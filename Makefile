@@ -49,7 +49,9 @@ bench: $(INSTALLED)
 	$(BENCH) bench/engine.py
 	$(BENCH) bench/concepts.py
 	$(BENCH) bench/refusal.py validate
+	$(BENCH) bench/refusal.py more
 	$(BENCH) bench/refusal.py test
+	$(BENCH) bench/steering.py study
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt peft
 	$(BENCH) bench/organism.py train
 	$(BENCH) bench/organism.py study
@@ -66,6 +68,7 @@ bench: $(INSTALLED)
 	$(BENCH) bench/compare.py --models $(KEPT)/models --cache $(KEPT)/bench/rows
 	for page in tables concept_page behavior_page growth_page resolution_page family_page trajectory_page \
 	    compare_page stability_page novelty_page taboo_page; do $(BIN)/python bench/$$page.py || exit 1; done
+	$(BIN)/python bench/steering.py page
 
 fix: $(INSTALLED)
 	$(BIN)/ruff check --fix .
