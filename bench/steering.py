@@ -42,9 +42,9 @@ TEXTS = Path(__file__).parent / "steering_texts"
 PAGE = Path(__file__).parents[1] / "docs/steering_tables.md"
 CONCEPTS = ("spanish", "french", "uppercase", "code")
 LAYER, PERCENTILE, STREAM_ROWS = 15, 2.0, 20_000
-SEEDS = (1, 2, 3)
+SEEDS = (1,)
 """Orders of the stream."""
-STRENGTHS = (0.25, 0.5, 1.0, 2.0)
+STRENGTHS = (0.06, 0.12, 0.18, 0.25, 0.5)
 PROMPTS, NEW_TOKENS = 32, 24
 
 
@@ -154,13 +154,9 @@ def page() -> None:
         row = json.loads(line)
         found[row["what"]] = row
     every = list(found.values())
-    parts = [
-        HEAD,
-        *(f"## {c}\n\n{_table([r for r in every if r['concept'] == c])}" for c in CONCEPTS),
-    ]
     last = every[-1]
-    parts.append(f"*{last['date']}, commit {last['commit']}, `bench/steering.py`.*")
-    PAGE.write_text("\n\n".join(parts) + "\n")
+    source = f"*{last['date']}, commit {last['commit']}, `bench/steering.py`.*"
+    PAGE.write_text("\n\n".join((HEAD, _table(every), SAYS, source)) + "\n")
 
 
 HEAD = f"""# Steering, measured
@@ -170,8 +166,13 @@ English (for code: functions of Python's library), which choose the region; dict
 {STREAM_ROWS:,} rows of AxBench's outputs; {PROMPTS} harmless instructions, half of which choose the strength among
 {", ".join(f"{s:g}" for s in STRENGTHS)} median norms, while the other half gives what stands here. *score* is the concept's rule
 (0 to 1); *difference* is to the better of random directions and random regions at the same strength, paired, with its
-95 % interval. [steering.md](steering.md) says what the columns mean. Made by `python bench/steering.py page`.
-"""
+95 % interval. [steering.md](steering.md) says what the columns mean. Made by `python bench/steering.py page`."""
+SAYS = """**What it shows.** At no strength at which the answers stay fluent does the region found by contrast bring in its concept: the
+differences to the better control are .00 to .03, with intervals that hold 0. The *difference of means* of the same texts
+does something for Spanish and upper case, and nothing for French or code. The region's direction is
+not that direction (cosines .38 to .45). Twice as strong, both leave fluent text first: Spanish by the difference of means reaches .32 at
+.25 median norms, with answers of perplexity 7.8 instead of 2.1. One small model, one site, one order of the stream, and a bound on
+perplexity that counts a change of language as damage: a start, no verdict."""
 
 
 def _table(every: Sequence[dict]) -> str:
@@ -179,7 +180,7 @@ def _table(every: Sequence[dict]) -> str:
     for row in every:
         for method in (REGIONS, DIFFERENCE):
             chosen = row["choices"][method]
-            start = [row["order"], method, f"{row['cosine']:.2f}"]
+            start = [row["concept"], row["order"], method, f"{row['cosine']:.2f}"]
             if chosen["strength"] is None:
                 fluent = ", ".join(f"{s:g}" for s in chosen["fluent"]) or "none"
                 best = max(
@@ -197,7 +198,7 @@ def _table(every: Sequence[dict]) -> str:
                 f"{setting['kl']:.2f}", f"{setting['perplexity']:.2f}",
             ])  # fmt: skip
     header = (
-        "order", "method", "cosine of the two", "strength", "score", "unedited", "difference",
+        "concept", "order", "method", "cosine of the two", "strength", "score", "unedited", "difference",
         "KL, nats", "ppl of answers",
     )  # fmt: skip
     return results.markdown(header, lines)
