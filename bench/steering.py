@@ -170,7 +170,7 @@ English (for code: functions of Python's library), which choose the region; dict
 SAYS = """**What it shows.** At no strength at which the answers stay fluent does the region found by contrast bring in its concept: the
 differences to the better control are .00 to .03, with intervals that hold 0. The *difference of means* of the same texts
 does something for Spanish and upper case, and nothing for French or code. The region's direction is
-not that direction (cosines .38 to .45). Twice as strong, both leave fluent text first: Spanish by the difference of means reaches .32 at
+not that direction (cosines .38 to .45). At larger strengths fluency goes before the concept comes: the difference of means reaches .32 of Spanish at
 .25 median norms, with answers of perplexity 7.8 instead of 2.1. One small model, one site, one order of the stream, and a bound on
 perplexity that counts a change of language as damage: a start, no verdict."""
 
