@@ -67,7 +67,7 @@ class Visit:
         self.requests: list[str] = []
         self.errors: list[str] = []
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("request", lambda r: self.requests.append(r.url))
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         self.page.on("dialog", lambda d: (self.errors.append(f"dialog {d.message}"), d.dismiss()))
@@ -97,6 +97,10 @@ class Visit:
 
     def settle(self) -> None:
         """Wait until nothing says that it is loading, and pictures are drawn."""
+        # two frames: an address that has just changed is then followed
+        self.page.evaluate(
+            "() => new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))"
+        )
         self.page.wait_for_function(
             """() => !document.querySelector(".waiting, .boot")
             && [...document.querySelectorAll(".unmade")].every(

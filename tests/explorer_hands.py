@@ -82,7 +82,10 @@ class Keyboard:
         raise AssertionError(f"no Tab leads to {what}; it went by {trail[-8:]}")
 
     def press(self, what: Any) -> None:
-        self.reach(what)
+        for _ in range(3):  # what is drawn anew on the way loses the focus
+            self.reach(what)
+            if what.evaluate("(e) => e === document.activeElement"):
+                break
         box = what.evaluate("(e) => e.type === 'checkbox'")
         self.page.keyboard.press("Space" if box else "Enter")
 

@@ -188,6 +188,7 @@ def test_drift(visit, hand):
     page.wait_for_url(re.compile(f"cutoff={cutoff.input_value()}"))
     hand.press(button(kinds, "Dropped"))
     page.wait_for_url(re.compile("kind=dropped"))
+    page.get_by_role("heading", name="Regions dropped").wait_for(state="attached")
     hand.press(page.get_by_role("region", name="Changed regions").locator("tbody a").first)
     page.get_by_role("heading", name="Members").wait_for()
     page.go_back()
@@ -359,7 +360,7 @@ def test_true_neighbours_are_walked_by_arrows_and_said(visit, served):
 def command(page, hand, typed, name):
     """Open the palette, type, and choose what stands there by then."""
     hand.press(button(page, re.compile("^Commands")))
-    page.get_by_role("combobox", name=re.compile("^Command")).wait_for()
+    page.wait_for_function("() => document.activeElement?.getAttribute('role') === 'combobox'")
     page.keyboard.type(typed)
     chosen = page.get_by_role("listbox", name="Commands").get_by_role("option", name=name)
     chosen.wait_for()
