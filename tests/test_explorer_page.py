@@ -562,6 +562,15 @@ def test_labels_and_notes_are_kept(visit):
     visit.check()
 
 
+def command(page, text):
+    """What the palette offers for a text, once it has the focus."""
+    page.keyboard.press("Control+k")
+    page.wait_for_function("() => document.activeElement?.getAttribute('role') === 'combobox'")
+    page.keyboard.type(text)
+    page.wait_for_function("t => document.activeElement?.value === t", arg=text)
+    page.keyboard.press("Enter")
+
+
 def test_every_page_by_keyboard_alone(visit):
     page = visit.page
     page.reload()
@@ -593,9 +602,7 @@ def test_every_page_by_keyboard_alone(visit):
     page.get_by_role("heading", name="Members").wait_for()
     page.keyboard.press("p")
     page.locator(".tray li").wait_for()
-    page.keyboard.press("Control+k")
-    page.keyboard.type("7")
-    page.keyboard.press("Enter")
+    command(page, "7")
     for key, shown in (("", 7), ("j", 8), ("k", 7)):
         if key:
             page.keyboard.press(key)
@@ -613,13 +620,10 @@ def test_every_page_by_keyboard_alone(visit):
     page.get_by_role("heading", name="Keys").wait_for()
     page.keyboard.press("Escape")
     page.get_by_role("heading", name="Keys").wait_for(state="detached")
-    page.keyboard.press("Control+k")
-    page.keyboard.type("live text")
-    page.keyboard.press("Enter")
+    command(page, "live text")
     page.get_by_role("heading", name="Live text").wait_for()
-    page.keyboard.press("Control+k")
-    page.keyboard.type("5")
-    page.keyboard.press("Enter")
+    visit.settle()
+    command(page, "5")
     page.wait_for_url(re.compile("/r/5$"))
     visit.check()
 

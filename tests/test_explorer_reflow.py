@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def shown(visit, route):
             "() => document.querySelectorAll('.answer[aria-busy=false]').length === 3"
         )
     if "text" in route:
-        page.locator(".strip .tok").first.wait_for()
+        page.locator(".note[role=status]", has_text=re.compile(r"\d token")).wait_for()
     visit.settle()
     return page
 
