@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-PATIENCE_S = 60
+PATIENCE_S, SCROLLED_S = 60, 10
 MOST = 150
 """Tab stops on the way from one thing to another, at most."""
 STOP = """(to) => { const here = document.activeElement;
@@ -77,6 +77,10 @@ class Keyboard:
         trail = []
         for stop in range(MOST):
             way, problem, here = what.evaluate(STOP)
+            until = time.monotonic() + SCROLLED_S
+            while stop and problem and time.monotonic() < until:  # the page may still scroll there
+                self.page.wait_for_timeout(100)
+                way, problem, here = what.evaluate(STOP)
             trail.append(here)
             assert not (stop and problem), problem  # before the first Tab the page may be scrolled
             if way == 0:
