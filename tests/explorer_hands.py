@@ -63,14 +63,11 @@ class Keyboard:
         self.page = page
 
     def find(self, what: Any) -> None:
-        """To the end of the page, then by Tab, until it is there: sections are made when they come
-        near."""
-        until, tries = time.monotonic() + PATIENCE_S, 0
+        """Tab on until it is there: sections are made when they come near."""
+        until = time.monotonic() + PATIENCE_S
         while not what.count() and time.monotonic() < until:
-            typing = "() => document.activeElement?.matches('input, select, textarea') ?? false"
-            self.page.keyboard.press("Tab" if tries > 20 or self.page.evaluate(typing) else "End")
-            self.page.wait_for_timeout(100)
-            tries += 1
+            self.page.keyboard.press("Tab")
+            self.page.wait_for_timeout(30)
 
     def reach(self, what: Any) -> None:
         self.find(what)
