@@ -402,7 +402,18 @@ def test_the_command_freezes_what_is_named(run, built, model, tmp_path, monkeypa
     (tmp_path / "empty.txt").write_text("\n")
     status, _, err = run(*command, "--trace", tmp_path / "empty.txt", "--model", "tiny")
     assert status == 2
-    assert "has 0 texts" in err
+    assert f"{tmp_path / 'empty.txt'} holds no text" in err
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe bad\n")
+    status, _, err = run(*command, "--trace", tmp_path / "bad.txt", "--model", "tiny")
+    assert status == 0, err
+    assert r"\ufffd\ufffd bad" in out.read_text()
+    status, _, err = run(*command, "--trace", tmp_path / "missing.txt", "--model", "tiny")
+    assert status == 2
+    assert "there is no file" in err
+    (tmp_path / "many.txt").write_text("".join(f"text {n}\n" for n in range(51)))
+    status, _, err = run(*command, "--trace", tmp_path / "many.txt", "--model", "tiny")
+    assert status == 2
+    assert "has 51 texts, expected at most 50" in err
     status, _, err = run("export", "saelens", built[0], tmp_path / "s", "--drift", built[1])
     assert status == 2
     assert "--drift" in err

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from exemplars import store
+from exemplars.analyses.labelled import read_lines
 from exemplars.explorer import live, pages, relations
 from exemplars.explorer.queries import Listed, brief
 from exemplars.explorer.views import View
@@ -154,23 +155,16 @@ class _Session(_Part):
 
 
 def texts_to_trace(file: Path) -> list[str]:
-    """The texts of a file: one a line, or of JSON Lines (.jsonl) the text of each line.
+    """The texts of a file, as `read_lines` reads it.
 
     Raises:
-        ValueError: It has none, or more than one file holds.
-        SourceError: It cannot be read as texts.
+        SourceError: There is no such file.
+        ValueError: It has no texts, or more than one file holds.
     """
-    if file.suffix == ".jsonl":
-        from exemplars.corpora import texts
-
-        found = [document.content for document in texts(file)]
-        if not all(isinstance(content, str) for content in found):
-            raise ValueError(f"{file} holds conversations, expected texts; give texts")
-    else:
-        found = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not 0 < len(found) <= TEXTS:
-        raise ValueError(f"{file} has {len(found):,} texts, expected 1 to {TEXTS}; give some")
-    return [str(content) for content in found]
+    found = read_lines(file)
+    if len(found) > TEXTS:
+        raise ValueError(f"{file} has {len(found):,} texts, expected at most {TEXTS}; give fewer")
+    return found
 
 
 def traced(
