@@ -6,8 +6,9 @@ import pytest
 import exemplars as ex
 from builds import SETTINGS, documents
 from exemplars.explorer import live, prefixes
-from exemplars.explorer.prefixes import TOLERANCE, Prefixes, goes_on, in_doubt, window_of
+from exemplars.explorer.prefixes import TOLERANCE, Prefixes, goes_on, in_doubt
 from exemplars.explorer.worker import Job
+from exemplars.tokenization import window_of_ids
 from synthetic import dictionary_of, exemplars
 from tiny_models import ARCHITECTURES, tiny_model
 
@@ -57,7 +58,7 @@ def full(model, ids, site=SITE):
     """One pass over all tokens, as texts are read elsewhere."""
     from exemplars.activations import window_activations
 
-    (batch,) = window_activations(model, [site], window_of(ids, 0))
+    (batch,) = window_activations(model, [site], window_of_ids(ids, 0))
     return batch.vectors.double().numpy()
 
 

@@ -345,8 +345,8 @@ class _DocumentTokenizer:
             (one, *_), (two, *_) = self._encode([self._render(p, document.name) for p in probes])
             if len(self._prefixes) >= _PREFIXES:
                 self._prefixes.clear()
-            self._prefixes[key] = one[: _common_prefix(one, two)]
-        return _common_prefix(self._prefixes[key], ids)
+            self._prefixes[key] = one[: common_prefix(one, two)]
+        return common_prefix(self._prefixes[key], ids)
 
     def _masked(self, document: Document, text: str, body: Ints, start: Ints, end: Ints) -> _Tokens:
         """Put special tokens round the body, cut it into pieces, and say which tokens are rows."""
@@ -395,7 +395,8 @@ def _messages(document: Document) -> list[dict[str, Any]]:
     return document.content
 
 
-def _common_prefix(a: Ints, b: Ints) -> int:
+def common_prefix(a: Ints, b: Ints) -> int:
+    """How many leading numbers two arrays share."""
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n
@@ -540,6 +541,38 @@ def _window(
     )
 
 
+def window_of_ids(ids: Ints, first: int = 0) -> TokenWindow:
+    """A window of one text, given as tokens, whose rows begin at `first`."""
+    n = len(ids)
+    line = np.arange(n)[None]
+    rows = line >= first
+    positions = np.arange(first, n)
+    zeros = np.zeros(n - first, np.int64)
+    batch = TokenBatch(
+        ids=np.asarray(ids, np.int64)[None],
+        attention=np.ones((1, n), np.bool_),
+        rows=rows,
+        document=np.zeros((1, n), np.int64),
+        position=line,
+        position_ids=line,
+    )
+    return TokenWindow(
+        batches=(batch,),
+        destination=(np.arange(n - first),),
+        document=zeros,
+        position=positions,
+        token=np.asarray(ids[first:], np.int64),
+        start=zeros,
+        end=zeros,
+        documents=np.zeros(1, np.int64),
+        document_rows=np.array([n - first]),
+        tokens_before=positions,
+        first_row=0,
+        n_tokens=n,
+        cursor={},
+    )
+
+
 def _joined(arrays: list[Any], dtype: Any = np.int64) -> Any:
     return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype, copy=False)
 
@@ -668,7 +701,7 @@ def chat_prefix(tokenizer: Any) -> Ints:
     if not getattr(tokenizer, "chat_template", None):
         return np.empty(0, np.int64)
     first, second = tokenize_prompts(["A", "0 0"], tokenizer, chat=True)
-    return first.ids[: _common_prefix(first.ids, second.ids)]
+    return first.ids[: common_prefix(first.ids, second.ids)]
 
 
 def document_texts(

@@ -14,7 +14,7 @@ import numpy as np
 
 from exemplars.activations import continued_activations, window_activations
 from exemplars.geometry import Float64, Int64
-from exemplars.tokenization import TokenBatch, TokenWindow
+from exemplars.tokenization import common_prefix, window_of_ids
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ class Prefixes:
             ids: (n,) tokens of the piece.
             before: Of `begin`; the piece that is gone on from is taken out.
         """
-        shared = [_in_common(ids, piece.ids) for piece in before]
+        shared = [common_prefix(ids, piece.ids) for piece in before]
         best = int(np.argmax(shared)) if shared else 0
         if not shared or shared[best] < min(_LEAST, len(ids)):
             return self.read_in_full(model, site, ids)
@@ -156,47 +156,9 @@ def in_doubt(dictionary: Dictionary, distances: Float64) -> bool:
     return bool(near.any())
 
 
-def window_of(ids: Int64, first: int) -> TokenWindow:
-    """A window of one text, given as tokens, whose rows begin at `first`."""
-    n = len(ids)
-    line = np.arange(n)[None]
-    rows = line >= first
-    positions = np.arange(first, n)
-    zeros = np.zeros(n - first, np.int64)
-    batch = TokenBatch(
-        ids=np.asarray(ids, np.int64)[None],
-        attention=np.ones((1, n), np.bool_),
-        rows=rows,
-        document=np.zeros((1, n), np.int64),
-        position=line,
-        position_ids=line,
-    )
-    return TokenWindow(
-        batches=(batch,),
-        destination=(np.arange(n - first),),
-        document=zeros,
-        position=positions,
-        token=np.asarray(ids[first:], np.int64),
-        start=zeros,
-        end=zeros,
-        documents=np.zeros(1, np.int64),
-        document_rows=np.array([n - first]),
-        tokens_before=positions,
-        first_row=0,
-        n_tokens=n,
-        cursor={},
-    )
-
-
-def _in_common(a: Int64, b: Int64) -> int:
-    n = min(len(a), len(b))
-    differs = np.flatnonzero(a[:n] != b[:n])
-    return int(differs[0]) if len(differs) else n
-
-
 def _alone(model: Model, site: str, ids: Int64) -> torch.Tensor:
     """One pass as texts are read elsewhere, without a cache."""
-    (batch,) = window_activations(model, [site], window_of(ids, 0))
+    (batch,) = window_activations(model, [site], window_of_ids(ids))
     return batch.vectors
 
 

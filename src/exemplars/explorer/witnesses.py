@@ -22,9 +22,8 @@ from exemplars.calibration import as_vectors
 from exemplars.contexts import Context
 from exemplars.dictionary import Dictionary
 from exemplars.errors import SourceError
-from exemplars.explorer.prefixes import window_of
 from exemplars.geometry import Float32, Float64, Int64, to_directions
-from exemplars.tokenization import Tokenization, locate, token_windows
+from exemplars.tokenization import Tokenization, locate, token_windows, window_of_ids
 
 if TYPE_CHECKING:
     from exemplars.models import Model
@@ -102,7 +101,7 @@ def read_again(
             break
         if place >= 0:
             # One pass for each: members of one piece are few, and a pass stops at the site.
-            (batch,) = window_activations(model, [dictionary.site], window_of(ids, 0))
+            (batch,) = window_activations(model, [dictionary.site], window_of_ids(ids))
             vectors.append(as_vectors(batch.vectors)[place])
             found.append(context)
         on_step(n + 1, len(chosen))
