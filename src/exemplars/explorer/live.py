@@ -22,8 +22,8 @@ from exemplars.building import tokenization_of
 from exemplars.calibration import as_vectors
 from exemplars.dictionary import Dictionary
 from exemplars.explorer.offsets import utf16_offsets
-from exemplars.explorer.prefixes import Prefixes, Reading, in_doubt, window_of
-from exemplars.explorer.sphere import Sphere, projected, unit
+from exemplars.explorer.prefixes import Prefixes, Reading, in_doubt
+from exemplars.explorer.sphere import Sphere, on_sphere, projected, unit
 from exemplars.explorer.views import finite
 from exemplars.explorer.worker import Job
 from exemplars.generation import stream
@@ -46,6 +46,7 @@ from exemplars.tokenization import (
     locate,
     token_windows,
     tokenize_prompts,
+    window_of_ids,
 )
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ def sphere_points(sphere: Sphere, run: Run) -> list[dict[str, Any]]:
     if not numbers:
         return []
     directions = np.stack([run.directions[i] for i in numbers])
-    coordinates = projected(directions, sphere.axes[:3]) - sphere.axes[:3] @ sphere.mean
-    points = unit(coordinates)
+    points = on_sphere(projected(directions, sphere.axes[:3]), sphere.mean, sphere.axes)
     return [{"i": i, "y": y} for i, y in zip(numbers, points.tolist(), strict=True)]
 
 
@@ -597,7 +597,9 @@ def _scored(
     (plain,) = token_log_probabilities(model, [whole], [len(prompt)])
     with edited(model, here):
         (changed,) = token_log_probabilities(model, [whole], [len(prompt)])
-        (batch,) = window_activations(model, [str(dictionary.site)], window_of(whole, len(prompt)))
+        (batch,) = window_activations(
+            model, [str(dictionary.site)], window_of_ids(whole, len(prompt))
+        )
     kl = answer_divergence(model, prompt, answer, lambda n: here)
     regions, distances = nearest_regions(dictionary, as_vectors(batch.vectors), 1)
     ratio = distances[:, 0] / dictionary.threshold

@@ -81,7 +81,9 @@ class Drifts:
         return self._made.busy
 
     def add_changes(self, views: Mapping[str, View], slug: str) -> None:
-        """Know how near each region's nearest is in another checkpoint, if they were compared."""
+        """Know how near each region's nearest is in another checkpoint, once they are compared."""
+        if "change_cosine" in views[slug].columns:
+            return
         checkpoints = related(views, slug)["checkpoints"]
         compared_with = self.known(slug)
         for other in checkpoints:

@@ -82,8 +82,8 @@ def make_sphere(exemplars: Float32, counts: Int64) -> Sphere:
             "the exemplars span fewer than three dimensions, so there is no sphere to draw; "
             "see the list"
         )
-    coordinates = projected(exemplars, axes[:3]) - (axes[:3] @ mean).astype(np.float64)
-    return _sphere_of(exemplars, counts, coordinates, mean, axes, float(shares[:3].sum()))
+    inner = projected(exemplars, axes[:3])
+    return _sphere_of(exemplars, counts, inner, mean, axes, float(shares[:3].sum()))
 
 
 def sphere_beside(exemplars: Float32, counts: Int64, mean: Float32, axes: Float32) -> Sphere:
@@ -111,8 +111,7 @@ def sphere_beside(exemplars: Float32, counts: Int64, mean: Float32, axes: Float3
     inner = projected(exemplars, axes[:3])
     along = float(((inner - inner.mean(axis=0)) ** 2).sum())
     variance = along / total if total > 0 else 0.0
-    coordinates = inner - (axes[:3] @ mean).astype(np.float64)
-    return _sphere_of(exemplars, counts, coordinates, mean, axes, variance)
+    return _sphere_of(exemplars, counts, inner, mean, axes, variance)
 
 
 def check_drawable(n_regions: int) -> None:
@@ -123,12 +122,17 @@ def check_drawable(n_regions: int) -> None:
         )
 
 
+def on_sphere(inner: Float64, mean: Float32, axes: Float32) -> Float64:
+    """(n, 3) unit vectors: where directions of these products with the axes lie on the sphere."""
+    return unit(inner - (axes[:3] @ mean).astype(np.float64))
+
+
 def _sphere_of(
-    exemplars: Float32, counts: Int64, coordinates: Float64, mean: Float32, axes: Float32,
+    exemplars: Float32, counts: Int64, inner: Float64, mean: Float32, axes: Float32,
     variance: float,
 ) -> Sphere:  # fmt: skip
-    """The sphere of exemplars at (K, 3) coordinates."""
-    codes = to_octahedral(unit(coordinates))
+    """The sphere of exemplars with (K, 3) products with the axes."""
+    codes = to_octahedral(on_sphere(inner, mean, axes))
     points = from_octahedral(codes)
     radius, drawn = splat_radii(points)
     order = detail_order(points, counts, drawn)
