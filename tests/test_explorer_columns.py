@@ -161,7 +161,7 @@ def test_what_cannot_be_read_says_why_and_is_offered_no_more(folders, model, mon
     monkeypatch.setattr(entropies, "MOST_WORK", 10.0)
     view = View(folders["fine"], "fine", None)
     with pytest.raises(ValueError, match="exemplars prepare --lens"):
-        entropies.check_readable(view, model, entropies.MOST_WORK)
+        next(entropies.entropy_steps(view, model, entropies.MOST_WORK))
     view.close()
     bare, http = opened(folders, ["fine"])
     assert "lens_entropy is not known" in http.get(ask).json()["error"]

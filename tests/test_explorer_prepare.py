@@ -11,7 +11,12 @@ from exemplars.explorer.preparing import prepare_view
 from exemplars.explorer.views import View, place_of
 from synthetic import synthetic
 
-FILES = ("cards.sqlite", "neighbours.safetensors", "sphere.safetensors")
+FILES = (
+    "cards.sqlite",
+    "cells-unrolled.safetensors",
+    "neighbours.safetensors",
+    "sphere.safetensors",
+)
 
 
 @pytest.fixture

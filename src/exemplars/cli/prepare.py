@@ -92,16 +92,17 @@ def prepare(
 
 
 def prepared_text(done: Sequence[Prepared]) -> str:
-    """What was made and what was kept, a line for each dictionary."""
+    """How much was made and kept, a line for each dictionary; JSON names the files."""
     from exemplars.report import size, table
 
     rows = [
-        (one.dictionary, ", ".join(one.made) or "nothing", ", ".join(one.kept) or "nothing",
-         size(one.bytes), one.place)
+        (one.dictionary, len(one.made) or "nothing", len(one.kept) or "nothing", size(one.bytes))
         for one in done
-    ]  # fmt: skip
-    header = ("dictionary", "made", "kept", "size", "in")
+    ]
     reasons = [
         f"{one.dictionary}: no {part}: {why}" for one in done for part, why in one.left_out.items()
     ]
-    return "\n".join([table(header, rows), *reasons])
+    places = {str(one.place.parents[1]) for one in done}
+    where = f"prepared files lie in {', '.join(sorted(places))}"
+    header = ("dictionary", "files made", "files kept", "size")
+    return "\n".join([table(header, rows), *reasons, "", where])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,8 +35,8 @@ class LensEntropies:
 
     def __init__(self, view: View, worker: Worker, model: str) -> None:
         self._view, self._worker, self._model = view, worker, model
-        self._values = np.empty(0, np.float32)
-        self._begun = False
+        self._steps: Iterator[int] | None = None
+        self._begun, self._done = False, 0
         self._why_not: str | None = None
 
     def __call__(self) -> None:
@@ -53,11 +53,16 @@ class LensEntropies:
             self._worker.when_idle(self._step)
         if "lens_entropy" not in self._view.columns:
             total = max(self._view.dictionary.n_regions, 1)
-            raise NotReadyError("lenses of all regions", len(self._values) / total)
+            raise NotReadyError("lenses of all regions", self._done / total)
 
     def _step(self) -> bool:
         try:
-            return self._read_some(self._worker.model(self._model))
+            if self._steps is None:
+                model = self._worker.model(self._model)
+                self._steps = entropy_steps(self._view, model, MOST_WORK)
+            done = next(self._steps, None)
+            self._done = self._done if done is None else done
+            return done is not None
         except (ExemplarsError, ValueError, OSError, ImportError) as error:
             said = str(error)
         except Exception as error:  # whatever the model's code raises
@@ -67,54 +72,32 @@ class LensEntropies:
         self._view.later.pop("lens_entropy", None)
         return False
 
-    def _read_some(self, model: Model) -> bool:
-        """Read the lenses of the next regions; False when all are read."""
-        d, start = self._view.dictionary, len(self._values)
-        if not start:
-            check_readable(self._view, model)
-        rows = np.asarray(d.exemplars[start : start + _AT_ONCE])
-        self._values = np.append(self._values, lens_entropies(model, rows))
-        if len(self._values) < d.n_regions:
-            return True
-        self._view.keep_lens_entropy(self._values)
-        return False
 
+def entropy_steps(view: View, model: Model, most: float = np.inf) -> Iterator[int]:
+    """Read the lenses of all regions, some at a time; at the end the view knows them.
 
-def check_readable(view: View, model: Model, most: float = MOST_WORK) -> None:
-    """Refuse another model than the dictionary's, and more work than is done unasked.
+    Args:
+        view: The dictionary.
+        model: The dictionary's.
+        most: Multiplications, at most.
+
+    Yields:
+        How many regions are read.
 
     Raises:
         MismatchError: Another model.
         ValueError: It would take too long here.
     """
     store.check_model(view.dictionary, model)
-    vocabulary, width = model.unembedding.weight.shape
-    if float(view.dictionary.n_regions) * vocabulary * width > most:
+    n, (vocabulary, width) = view.dictionary.n_regions, model.unembedding.weight.shape
+    if float(n) * vocabulary * width > most:
         raise ValueError(
-            f"{view.dictionary.n_regions:,} regions and {vocabulary:,} tokens take too long here; "
+            f"{n:,} regions and {vocabulary:,} tokens take too long here; "
             "run exemplars prepare --lens"
         )
-
-
-def read_entropies(view: View, model: Model, on_step: Callable[[str, int, int], None]) -> None:
-    """Read the lenses of all regions at once, unless they are known.
-
-    Args:
-        view: The dictionary.
-        model: The dictionary's.
-        on_step: Told how many regions are read.
-
-    Raises:
-        MismatchError: Another model.
-    """
-    if "lens_entropy" in view.columns:
-        return
-    check_readable(view, model, np.inf)
-    n = view.dictionary.n_regions
-    values = [np.empty(0, np.float32)]
+    values = np.empty(n, np.float32)
     for start in range(0, n, _AT_ONCE):
-        on_step("lenses", start, n)
         rows = np.asarray(view.dictionary.exemplars[start : start + _AT_ONCE])
-        values.append(lens_entropies(model, rows))
-    view.keep_lens_entropy(np.concatenate(values))
-    on_step("lenses", n, n)
+        values[start : start + len(rows)] = lens_entropies(model, rows)
+        yield start + len(rows)
+    view.keep_lens_entropy(values)

@@ -63,13 +63,13 @@ class Layouts:
                 raise ValueError(reason)
             check_drawable(len(view.dictionary))
             return self._made.of(view.slug, lambda: _kept_umap(view))
-        return view.remembered("unrolled", lambda: _unrolled(view))
+        return view.remembered("unrolled", lambda: unrolled_layout(view))
 
     def cells(self, view: View, name: str) -> Mapping[str, NDArray[Any]]:
         """What it takes to draw the cells of a layout; raises as `of` does."""
         layout = self.of(view, name)
         with self._lock:
-            return view.remembered(f"cells {name}", lambda: _kept_cells(view, name, layout))
+            return view.remembered(f"cells {name}", lambda: kept_cells(view, name, layout))
 
     def close(self) -> None:
         """Wait for what is being made."""
@@ -98,12 +98,14 @@ def umap_places(exemplars: Float32, seed: int = 0) -> NDArray[np.uint16]:
     return np.rint(box * 65535).astype(np.uint16)
 
 
-def _unrolled(view: View) -> Layout:
+def unrolled_layout(view: View) -> Layout:
+    """The sphere unrolled."""
     sphere = view.sphere
     return Layout(unrolled(sphere.points), MAP_ASPECT, sphere.neighbours_kept_flat, globe=True)
 
 
-def _kept_cells(view: View, name: str, layout: Layout) -> dict[str, NDArray[Any]]:
+def kept_cells(view: View, name: str, layout: Layout) -> dict[str, NDArray[Any]]:
+    """What it takes to draw the cells of a layout; made once, and kept on the disk."""
     from safetensors.numpy import load_file, save_file
 
     def write(new: Path) -> None:

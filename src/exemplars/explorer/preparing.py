@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exemplars.dictionary import Dictionary
-from exemplars.explorer.entropies import read_entropies
+from exemplars.explorer.entropies import entropy_steps
+from exemplars.explorer.layouts import kept_cells, unrolled_layout
 from exemplars.explorer.views import PARTS, View, place_of
 
 if TYPE_CHECKING:
@@ -65,10 +66,15 @@ def prepare_view(
                 f"nothing can be written where the prepared files of {path} go; give another "
                 "place with --cache-dir, to prepare and to explore"
             )
-        view.prepare(lambda part: on_step(part, PARTS.index(part), len(PARTS)))
-        on_step(PARTS[-1], len(PARTS), len(PARTS))
+        parts = (*PARTS, "cells")
+        view.prepare(lambda part: on_step(part, parts.index(part), len(parts)))
+        on_step("cells", len(PARTS), len(parts))
+        if view.status("sphere")[0] == "ready":
+            kept_cells(view, "unrolled", unrolled_layout(view))
+        on_step("cells", len(parts), len(parts))
         if model_of is not None and "lens_entropy" not in view.columns:
-            read_entropies(view, model_of(view.dictionary), on_step)
+            for done in entropy_steps(view, model_of(view.dictionary)):
+                on_step("lenses", done, view.dictionary.n_regions)
         place = view.place / view.fingerprint
         files = sorted(file.name for file in place.iterdir() if not file.name.startswith("."))
         sizes = [(place / name).stat().st_size for name in files]
