@@ -20,6 +20,7 @@ from exemplars.cli.options import (
     Json,
     OtherModel,
     Split,
+    dictionaries_in,
     example,
     model_of,
     open_dictionary,
@@ -202,15 +203,7 @@ def _check(
 
 def _opened(folders: Sequence[Path]) -> _Opened:
     """Dictionaries by folder, in the order given; a build's folder gives all it holds."""
-    from exemplars import store
-
-    found: _Opened = {}
-    for folder in folders:
-        inside = sorted(path.parent for path in folder.glob(f"*/{store.MANIFEST}"))
-        whole = (folder / store.MANIFEST).exists()
-        for one in [folder] if whole or not inside else inside:
-            found[one] = open_dictionary(one)
-    return found
+    return {folder: open_dictionary(folder) for folder in dictionaries_in(list(folders))}
 
 
 def _ordered(opened: _Opened, least: int) -> tuple[Dictionary, ...]:
