@@ -4,6 +4,9 @@
 const MOST_CORNERS = 60;
 const short = (v) => +(100 * v).toFixed(2);
 
+/** The corners of a rectangle, from two that lie across. */
+export const rectangle = ([x0, y0], [x1, y1]) => [[x0, y0], [x1, y0], [x1, y1], [x0, y1]];
+
 /** Corners as text: percent of the map; four numbers are a rectangle, more are corners of a loop.
  * @param {number[][]} corners Of the map, 0 to 1 each way. @returns {string} */
 export function writeArea(corners) {
@@ -20,7 +23,7 @@ export function writeArea(corners) {
 export function readArea(text) {
   const v = String(text ?? "").split(",").map((part) => (part.trim() === "" ? NaN : Number(part) / 100));
   if (v.length < 4 || v.length % 2 || v.length > 2 * MOST_CORNERS || !v.every(Number.isFinite)) return null;
-  if (v.length === 4) return [[v[0], v[1]], [v[2], v[1]], [v[2], v[3]], [v[0], v[3]]];
+  if (v.length === 4) return rectangle(v, v.slice(2));
   return Array.from({ length: v.length / 2 }, (_, i) => [v[2 * i], v[2 * i + 1]]);
 }
 

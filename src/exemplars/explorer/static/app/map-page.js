@@ -6,7 +6,7 @@ import { useColumns } from "app/dictionary";
 import { useColouring } from "app/sphere-view";
 import { MapPicture, useLayout } from "app/map-view";
 import { ColourChoice, FilterField, useFilter } from "app/sphere-page";
-import { both, largest, readArea, within, writeArea } from "app/areas";
+import { both, largest, readArea, rectangle, within, writeArea } from "app/areas";
 import { count, plural } from "app/format";
 import { Choice, CopyButton, Problem, Select, Waiting } from "app/ui";
 import { Inspector } from "app/frame";
@@ -56,7 +56,7 @@ function Chosen({ d, area, bright, members, onArea }) {
     const { picture } = e.currentTarget.closest(".picture").querySelector("canvas");
     const clamped = (p) => p.map((v) => Math.min(1, Math.max(0, v)));
     const a = clamped(picture.scene.under([0, 0], picture.view)), b = clamped(picture.scene.under([picture.width, picture.height], picture.view));
-    onArea([a, [b[0], a[1]], b, [a[0], b[1]]]);
+    onArea(rectangle(a, b));
   };
   return html`${bright ? html`<span class="chosen-area"><b>${plural(bright.length, "region")} chosen</b>${bright.length ? html` · <a href=${href(["d", d.slug, "regions"], { ids })}>list${cut}</a> · <a href=${href(["d", d.slug, "sphere"], { ids })}>on the sphere${cut}</a>` : null}
       <button type="button" class="quiet" onClick=${() => onArea(null)}>let go</button></span>` : html`<span class="note">Shift and drag chooses a rectangle.</span>`}
@@ -73,7 +73,7 @@ function Numbers({ area, onArea }) {
   const submit = (e) => {
     e.preventDefault();
     const [x0, y0, x1, y1] = SIDES.map((side) => e.currentTarget.elements[side].valueAsNumber / 100);
-    if ([x0, y0, x1, y1].every(Number.isFinite)) onArea([[Math.min(x0, x1), Math.min(y0, y1)], [Math.max(x0, x1), Math.min(y0, y1)], [Math.max(x0, x1), Math.max(y0, y1)], [Math.min(x0, x1), Math.max(y0, y1)]]);
+    if ([x0, y0, x1, y1].every(Number.isFinite)) onArea(rectangle([Math.min(x0, x1), Math.min(y0, y1)], [Math.max(x0, x1), Math.max(y0, y1)]));
   };
   return html`<form class="by-numbers" aria-label="A rectangle, in percent of the map" onSubmit=${submit}>${SIDES.map((side, i) => html`<label key=${side}>${side} <input name=${side} type="number" min="0" max="100" step="any" required value=${start[i]} /> %</label>`)}<button type="submit" class="button">choose</button></form>`;
 }
