@@ -110,3 +110,29 @@ def pytest_configure() -> None:
         with contextlib.suppress(FileNotFoundError):  # another run of the tests was faster
             if compiled.stat().st_mtime < newest:
                 compiled.unlink()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium."""
+    from explorer_browser import chromium
+
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page_open(browser, served):
+    """A window on the module's own server, `served`."""
+    from explorer_browser import Visit
+
+    found = Visit(browser, served)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def visit(page_open):
+    """The window, as a new visitor finds it."""
+    page_open.anew()
+    return page_open

@@ -10,7 +10,7 @@ from builds import SETTINGS, documents
 from exemplars.explorer.single_file import export_html
 from exemplars.explorer.views import View
 from exemplars.store.folders import view_of
-from explorer_browser import WATCH, WIDE, Visit, chromium
+from explorer_browser import WATCH, WIDE, Visit
 from explorer_server import NEEDED, Served
 from synthetic import HOSTILE
 from tiny_models import tiny_model
@@ -19,12 +19,6 @@ pytest.importorskip("fastapi", reason=NEEDED)
 pytest.importorskip("uvicorn", reason=NEEDED)
 
 TEXTS = ["the sea 🌊 then naïve 東京 there", HOSTILE[0] + HOSTILE[7]]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

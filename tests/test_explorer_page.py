@@ -11,7 +11,7 @@ import pytest
 
 import exemplars as ex
 from exemplars.explorer.single_file import export_html
-from explorer_browser import WATCH, WIDE, Visit, chromium, opened
+from explorer_browser import WATCH, WIDE, Visit, opened
 from explorer_server import NEEDED, TOKEN, Served
 from synthetic import HOSTILE, dictionary_of, exemplars, synthetic
 from tiny_models import tiny_model
@@ -29,12 +29,6 @@ ROUTES = [
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     made = {
@@ -48,19 +42,6 @@ def served(tmp_path_factory):
     with Served(views, load=lambda name: model, model="tiny") as found:
         found.made = made
         yield found
-
-
-@pytest.fixture(scope="module")
-def page_open(browser, served):
-    found = Visit(browser, served)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def visit(page_open):
-    page_open.anew()
-    return page_open
 
 
 def focused(page):

@@ -12,7 +12,7 @@ from builds import SETTINGS, documents
 from exemplars.explorer import state
 from exemplars.explorer.views import View
 from exemplars.store.folders import view_of
-from explorer_browser import Visit, chromium
+from explorer_browser import Visit
 from explorer_server import NEEDED, Served
 from synthetic import HOSTILE
 from tiny_models import tiny_model
@@ -39,25 +39,6 @@ def served(tmp_path_factory):
         views[name] = View(folder, name, view_of(folder))
     with Served(views, load=lambda name: model, model="tiny") as found:
         yield found.prepared()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def page_open(browser, served):
-    found = Visit(browser, served)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def visit(page_open):
-    page_open.anew()
-    return page_open
 
 
 def typed(visit, text):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import exemplars as ex
-from explorer_browser import WIDE, Visit, chromium, opened
+from explorer_browser import WIDE, Visit, opened
 from explorer_server import NEEDED, Served
 from synthetic import dictionary_of, exemplars, synthetic
 from tiny_models import WIDTH, tiny_model
@@ -55,12 +55,6 @@ def served(tmp_path_factory):
     views = {name: opened(ex.save(d, folder / name)) for name, d in made.items()}
     model = tiny_model("gpt2")
     with Served(views, load=lambda name: model, model="tiny") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
         yield found
 
 

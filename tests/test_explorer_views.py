@@ -9,7 +9,7 @@ import pytest
 
 import exemplars as ex
 from exemplars.explorer.single_file import export_html
-from explorer_browser import WATCH, WIDE, Visit, chromium, opened
+from explorer_browser import WATCH, WIDE, Visit, opened
 from explorer_server import NEEDED, Served
 from synthetic import HOSTILE, dictionary_of, exemplars, synthetic
 from test_explorer_beside import centered_at, drifted
@@ -19,12 +19,6 @@ pytest.importorskip("uvicorn", reason=NEEDED)
 
 K, WIDTH = 300, 16
 DRIFT = "#/drift/base/tuned"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +38,10 @@ def served(tmp_path_factory):
         yield found
 
 
-@pytest.fixture(scope="module")
-def page_open(browser, served):
-    found = Visit(browser, served)
-    yield found
-    found.close()
-
-
 @pytest.fixture
-def visit(page_open):
-    page_open.anew()
-    page_open.page.emulate_media(color_scheme="light", reduced_motion="no-preference")
-    return page_open
+def visit(visit):
+    visit.page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    return visit
 
 
 def picture(page, name):
