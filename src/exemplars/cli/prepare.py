@@ -54,7 +54,7 @@ def prepare(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Prepare what explore needs, so that every page is there at once.
+    """Prepare what explore needs, so that its pages need not wait for it.
 
     What lies ready is kept; what is stale, cut short or altered is made again. Ctrl-C leaves whole
     files, and the next call goes on from there.

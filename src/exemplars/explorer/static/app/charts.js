@@ -51,7 +51,7 @@ export function Histogram({ bins, counts, mark, markName, at = null, unit = "", 
       <rect class="hit" x=${x(bins[i])} width=${Math.max(0, x(bins[i + 1]) - x(bins[i]))} y="0" height=${base} />
       <rect class=${i === shown ? "bar lit" : "bar"} x=${x(bins[i]) + 0.5} width=${Math.max(0.5, x(bins[i + 1]) - x(bins[i]) - 1)}
         y=${base - (n / most) * (base - 16)} height=${(n / most) * (base - 16)} /></g>`)}
-    ${ticks(bins[0], bins[bins.length - 1], W / 90).map((v) => html`<text key=${v} class="tick" x=${x(v)} y=${H - 6} text-anchor="middle">${significant(v)}</text>`)}
+    ${ticks(bins[0], bins[bins.length - 1], W / 90).map((v) => html`<text key=${v} class="tick" x=${x(v)} y=${H - 6} text-anchor=${x(v) < 14 ? "start" : x(v) > W - 14 ? "end" : "middle"}>${significant(v)}</text>`)}
     ${mark !== undefined ? html`<g><line class="mark" x1=${x(mark)} x2=${x(mark)} y1="2" y2=${base} /><text class="tick strong" x=${x(mark) + 5} y="12">${markName}</text></g>` : null}
     ${shown !== null && shown >= 0 ? html`<text class="tick strong" x="6" y="12">${compact(counts[shown])} at ${significant(bins[shown])}–${significant(bins[shown + 1])} ${unit}</text>` : null}
     ${unit ? html`<text class="tick" x=${W - 4} y=${base - 6} text-anchor="end">${unit}</text>` : null}`;

@@ -1,10 +1,9 @@
 /** Regions of A on their way to their partners in B: dots, as large as their members. */
 import { Turn } from "app/cameras";
-import { placed } from "app/scenes";
+import { Ball } from "app/scenes";
 
-export class MorphScene {
+export class MorphScene extends Ball {
   kind = "morph";
-  round = true;
   walls = false;
   wallWidth = 0;
   /** 0 is A, 1 is B. */
@@ -14,6 +13,7 @@ export class MorphScene {
    * @param {Int32Array} partner Of each region of A, -1 for none: it shrinks where it is.
    * @param {ArrayLike<number>[]} members Of A and of B. */
   constructor(from, to, partner, members) {
+    super();
     this.k = from.k;
     this.camera = new Turn();
     const most = Math.sqrt(Math.max(1, largest(members[0]), largest(members[1])));
@@ -64,18 +64,6 @@ export class MorphScene {
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.orders[level]);
     gl.drawElements(gl.POINTS, this.levels[level].order.length, gl.UNSIGNED_INT, 0);
     return -1;
-  }
-
-  place(id, view) {
-    return placed(this.camera, this.direction(id), view);
-  }
-
-  placeOf(g, view) {
-    return placed(this.camera, g, view);
-  }
-
-  faces(id) {
-    this.camera.face(this.direction(id));
   }
 }
 

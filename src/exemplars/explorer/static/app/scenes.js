@@ -102,15 +102,37 @@ class Level {
   }
 }
 
-export class SphereScene {
-  kind = "sphere";
+/** What is drawn on a ball; each kind says in which direction a region is. */
+export class Ball {
   round = true;
+  /** Radians from the middle to the edge of an unrolled picture; 0 for a ball. */
+  span = 0;
+
+  /** Where a region is in the picture, or null when it is behind. @param {{width: number, height: number}} view */
+  place(id, view) {
+    const g = this.direction(id);
+    return g ? this.placeOf(g, view) : null;
+  }
+
+  placeOf(g, view) {
+    return placed(this.camera, g, view, this.span);
+  }
+
+  faces(id) {
+    const g = this.direction(id);
+    if (g) this.camera.face(g);
+  }
+}
+
+export class SphereScene extends Ball {
+  kind = "sphere";
   walls = true;
   wallWidth = 0;
 
   /** @param {Record<string, {data: any}>} tensors Of GET sphere. @param {number} k
    * @param {Float32Array} [xyz] (3k) Places, where the codes of the sphere are not. */
   constructor(tensors, k, xyz = decodeOctahedral(tensors.oct.data)) {
+    super();
     this.k = k;
     this.camera = new Turn();
     this.xyz = xyz;
@@ -153,22 +175,9 @@ export class SphereScene {
     chosen.draw(gpu, uniforms, from, to);
     return to < n ? to : -1;
   }
-
-  /** Where a region is in the picture, or null when it is behind. @param {{width: number, height: number}} view */
-  place(id, view) {
-    return placed(this.camera, this.direction(id), view);
-  }
-
-  placeOf(g, view) {
-    return placed(this.camera, g, view);
-  }
-
-  faces(id) {
-    this.camera.face(this.direction(id));
-  }
 }
 
-export function placed(camera, g, view, span = 0) {
+function placed(camera, g, view, span = 0) {
   const p = apply(camera.matrix, g), s = camera.scale(view);
   if (span > 0) {
     const angle = Math.acos(Math.max(-1, Math.min(1, p[2]))), flat = Math.hypot(p[0], p[1]) || 1, r = (angle / span) * s;
@@ -177,9 +186,8 @@ export function placed(camera, g, view, span = 0) {
   return p[2] < 0 ? null : [view.width / 2 + p[0] * s, view.height / 2 - p[1] * s];
 }
 
-export class SliceScene {
+export class SliceScene extends Ball {
   kind = "slice";
-  round = true;
   walls = true;
   wallWidth = 60;
   levels = [null];
@@ -187,6 +195,7 @@ export class SliceScene {
   /** @param {{cells: {id: number, p: number[], cap?: number[]}[], cos_theta: number}} answer Of POST slice.
    * @param {number} [span] Radians from the middle to the edge of an unrolled picture; 0 for a ball. */
   constructor(answer, k, span = 0) {
+    super();
     this.k = k;
     this.span = span;
     this.camera = new Turn();
@@ -228,20 +237,6 @@ export class SliceScene {
     gl.bindVertexArray(gpu.empty);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.cells.length);
     return -1;
-  }
-
-  place(id, view) {
-    const g = this.direction(id);
-    return g ? placed(this.camera, g, view, this.span) : null;
-  }
-
-  placeOf(g, view) {
-    return placed(this.camera, g, view, this.span);
-  }
-
-  faces(id) {
-    const g = this.direction(id);
-    if (g) this.camera.face(g);
   }
 }
 
