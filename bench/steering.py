@@ -164,12 +164,12 @@ HEAD = f"""# Steering, measured
 Do regions steer SmolLM2-135M-Instruct? Four concepts at `resid_post.{LAYER}`, each with 30 sentences that have it and the same 30 in plain
 English (for code: functions of Python's library), which choose the region; dictionaries of p = {PERCENTILE:g} from
 {STREAM_ROWS:,} rows of AxBench's outputs; {PROMPTS} harmless instructions, half of which choose the strength among
-{", ".join(f"{s:g}" for s in STRENGTHS)} median norms, while the other half gives what stands here. *score* is the concept's rule
+{", ".join(f"{s:g}" for s in STRENGTHS)} median norms, while the other half gives score and difference; KL and perplexity are over all. *score* is the concept's rule
 (0 to 1); *difference* is to the better of random directions and random regions at the same strength, paired, with its
-95 % interval. [steering.md](steering.md) says what the columns mean. Made by `python bench/steering.py page`."""
+95 % interval; *too much*: on that half the answers are past the bound on fluency. [steering.md](steering.md) says what the columns mean. Made by `python bench/steering.py page`."""
 SAYS = """**What it shows.** At no strength at which the answers stay fluent does the region found by contrast bring in its concept: the
 differences to the better control are .00 to .03, with intervals that hold 0. The *difference of means* of the same texts
-does something for Spanish and upper case, and nothing for French or code. The region's direction is
+does something for upper case, and for Spanish past the bound on fluency, and nothing for French or code. The region's direction is
 not that direction (cosines .38 to .45). At larger strengths fluency goes before the concept comes: the difference of means reaches .32 of Spanish at
 .25 median norms, with answers of perplexity 7.8 instead of 2.1. One small model, one site, one order of the stream, and a bound on
 perplexity that counts a change of language as damage: a start, no verdict."""
@@ -193,7 +193,7 @@ def _table(every: Sequence[dict]) -> str:
                 continue
             setting = row["settings"][f"{method} {chosen['strength']:g}"]
             lines.append([
-                *start, f"{chosen['strength']:g}", _span(chosen["score"]),
+                *start, f"{chosen['strength']:g}" + ("" if chosen["still_fluent"] else " (too much)"), _span(chosen["score"]),
                 f"{chosen['baseline_score'][0]:.2f}", _span(chosen["difference"], "+"),
                 f"{setting['kl']:.2f}", f"{setting['perplexity']:.2f}",
             ])  # fmt: skip
