@@ -26,6 +26,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--disable-quic",
     "--no-first-run",
+    "--disable-smooth-scrolling",
 ]
 """Without the SwiftShader flag a newer Chromium gives no WebGL."""
 WATCH = """
@@ -33,6 +34,15 @@ window.__violations = [];
 addEventListener("securitypolicyviolation", (e) => window.__violations.push(
   `${e.violatedDirective} ${e.blockedURI} ${e.sample}`));
 """
+FOLLOW = """
+(route) => new Promise((followed) => {
+  const before = location.hash;
+  location.hash = route;
+  if (location.hash === before) followed();
+  else addEventListener("hashchange", () => followed(), { once: true });
+})
+"""
+"""Until the page has followed the address, which the browser may put off on a busy machine."""
 WIDE = {"width": 1280, "height": 800}
 
 
@@ -90,7 +100,7 @@ class Visit:
 
     def go(self, route: str) -> Any:
         """Follow a route of the page, and wait until nothing is awaited."""
-        self.page.evaluate("route => { location.hash = route }", route)
+        self.page.evaluate(FOLLOW, route)
         self.page.wait_for_selector("main h1, main .picture", state="attached")
         self.settle()
         return self.page

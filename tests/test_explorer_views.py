@@ -461,6 +461,32 @@ def drag(page, corners):
     page.mouse.up()
 
 
+def test_a_quick_hand_loses_nothing(visit):
+    """What a press changes holds when its event has been handled, on a slow machine too."""
+    page = visit.go(f"{MAP}?cam=9,9,8")
+    handled = "new Promise((r) => { const {port1, port2} = new MessageChannel();"
+    handled += " port1.onmessage = r; port2.postMessage(0); })"
+    tool = page.get_by_role("button", name="Rectangle").evaluate(
+        f"async (e) => {{ e.click(); await {handled};"
+        " return document.querySelector('canvas').picture.tool; }"
+    )
+    assert tool == "rectangle"
+    in_view = page.get_by_role("listbox", name="Regions in view")
+    in_view.get_by_role("option").first.wait_for(state="detached")
+    page.evaluate("async () => (await import('app/state')).select('base', 7)")
+    in_view.focus()
+    page.keyboard.press("Enter")  # the chosen region is out of view
+    page.wait_for_url(re.compile("/base/r/7$"))
+    visit.settle()
+    held = page.get_by_role("button", name="label", exact=True).evaluate(
+        f"""async (e) => {{ e.focus();
+        e.dispatchEvent(new KeyboardEvent("keydown", {{key: "r", bubbles: true}}));
+        await {handled}; return document.activeElement.id; }}"""
+    )
+    assert held == "main"
+    visit.check()
+
+
 @pytest.mark.parametrize("layer", ["discs", "cells", "density"])
 def test_a_rectangle_becomes_a_query(visit, served, layer):
     page = visit.go(f"{MAP}?layer={layer}")

@@ -1,5 +1,5 @@
 /** What stands around every page: the bar, search, commands, help, inspector, tray. */
-import { html, signal, useEffect, useRef, useState } from "app/html";
+import { html, signal, useEffect, useLayoutEffect, useRef, useState } from "app/html";
 import { cached, preparing, reconnect, server } from "app/api";
 import { announced, current, dark, dictionaries, hovered, loadRegion, regionPath, select, selected, shortcuts, slug, theme, togglePin, tray, MOST_PINNED } from "app/state";
 import { go, href, route } from "app/router";
@@ -266,7 +266,7 @@ export function Frame({ children }) {
   const main = useRef(null);
   const where = route.value.path.join("/");
   const first = useRef(true);
-  useEffect(() => {
+  useLayoutEffect(() => { // at once: later it would take the focus from where a quick user has put it
     if (!first.current) {
       // the switcher keeps the focus, so that its next entry is one more key away
       if (!document.activeElement?.closest(".switcher")) main.current.focus({ preventScroll: true });

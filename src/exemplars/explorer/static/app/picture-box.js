@@ -72,7 +72,7 @@ export function PictureBox({ d, scene, colouring, name, filter = null, onCamera,
   useEffect(() => { if (colouring) picture.current?.colourBy(colouring); }, [colouring, scene, drawable]);
   useEffect(() => { picture.current?.rethemed(); }, [dark.value]);
   useEffect(() => { picture.current?.filterBy(filter); }, [filter, scene, drawable]);
-  useEffect(() => { if (picture.current) picture.current.tool = tool; }, [tool, scene, drawable]);
+  useLayoutEffect(() => { if (picture.current) picture.current.tool = tool; }, [tool, scene, drawable]);
   const pins = tray.value.filter((p) => p.d === d.slug).map((p) => p.id);
   useEffect(() => { picture.current?.mark({ over, chosen, pins, passage, points, area, arcs: [] }); }, [over, chosen, String(pins), passage, points, area, scene, drawable]);
   useArcs(d, still ? null : over ?? chosen, picture);
@@ -140,9 +140,7 @@ function InView({ d, scene, members, picture, drawn }) {
     select(d.slug, rows[next].id);
     list.current.children[next]?.scrollIntoView({ block: "nearest" });
   };
-  const chosenHere = () => (selected.peek()?.d === d.slug ? selected.peek().id : rows[at].id);
-  const near = async (back) => {
-    const id = chosenHere();
+  const near = async (id, back) => {
     const found = await cached(`${regionPath(d.slug, id)}/neighbours?k=8`);
     const next = found.rows[back ? 0 : 1];
     if (next === undefined) return;
@@ -151,14 +149,13 @@ function InView({ d, scene, members, picture, drawn }) {
     announced.value = `Region ${next.id}, ${nameOf(next)}, ${plural(next.member_count, "member")}, ${theta(next.theta_ratio)} from the one before.`;
   };
   const down = (e) => {
-    if (!rows.length) return;
-    if (e.key === "ArrowDown") show(at + 1);
-    else if (e.key === "ArrowUp") show(at - 1);
-    else if (e.key === "Home") show(0);
-    else if (e.key === "End") show(rows.length - 1);
-    else if (e.key === "ArrowLeft" || e.key === "[") near(true);
-    else if (e.key === "ArrowRight" || e.key === "]") near(false);
-    else if (e.key === "Enter") go(href(["d", d.slug, "r", chosenHere()]));
+    const step = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[e.key];
+    const id = selected.peek()?.d === d.slug ? selected.peek().id : rows[at]?.id; // the chosen one may be out of view
+    if (step !== undefined && rows.length) show(step);
+    else if (id === undefined) return;
+    else if (e.key === "ArrowLeft" || e.key === "[") near(id, true);
+    else if (e.key === "ArrowRight" || e.key === "]") near(id, false);
+    else if (e.key === "Enter") go(href(["d", d.slug, "r", id]));
     else return;
     e.preventDefault();
     e.stopPropagation();
