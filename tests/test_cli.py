@@ -273,6 +273,27 @@ def test_a_real_ctrl_c_ends_with_status_130(model, corpus, tmp_path):
     assert b"interrupted" in rest
 
 
+def test_ctrl_c_inside_the_import_of_torch_ends_at_once():
+    code = """if True:
+        import os, signal, sys, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        class Finder:
+            def find_spec(self, name, *_):
+                if name != "torch":
+                    return None
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(1)
+                except BaseException:  # where C++ would abort
+                    os.abort()
+        sys.meta_path.insert(0, Finder())
+        from exemplars.cli.options import load_model
+        load_model("x")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "loading x\ninterrupted\n")
+
+
 def test_census_counts_every_row(run, built, corpus, tmp_path):
     folder = ex.save(ex.load(built), tmp_path / "d")
     status, said, _ = run("census", folder, "--text", corpus, "--json")

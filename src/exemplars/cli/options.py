@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,8 +67,37 @@ def load_model(name: str, device: str = "cpu", dtype: str | None = None) -> Mode
     """A model by name; says so, as it may take a while."""
     import exemplars as ex
 
-    say(f"loading {name}")
+    import_torch(name)
     return ex.load_model(name, device=device, dtype=dtype)
+
+
+def import_torch(name: str) -> None:
+    """Says which model is being loaded, and imports what runs it.
+
+    Ctrl-C ends the process at once here: a KeyboardInterrupt inside the start of a compiled library
+    would abort it instead, with a message of C++.
+    """
+    say(f"loading {name}")
+
+    def end(*_: object) -> None:
+        say("interrupted")
+        os._exit(130)
+
+    handler = signal.getsignal(signal.SIGINT)
+    guarded = (
+        handler is signal.default_int_handler
+        and threading.current_thread() is threading.main_thread()
+    )
+    if guarded:
+        signal.signal(signal.SIGINT, end)
+    try:
+        import torch
+        import transformers
+
+        del torch, transformers
+    finally:
+        if guarded:
+            signal.signal(signal.SIGINT, handler)
 
 
 def open_dictionary(folder: Path) -> Dictionary:

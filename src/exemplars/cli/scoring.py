@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exemplars.cli.terminal import say
+from exemplars.cli.options import import_torch
 
 if TYPE_CHECKING:
     from exemplars.analyses.scorers import Scorer
@@ -70,6 +70,6 @@ def labeller_of(
     from exemplars import labels
 
     if local is not None:
-        say(f"loading {local}")
+        import_torch(local)
         return labels.LocalModel(local, device=device, dtype=dtype)
     return labels.Endpoint(endpoint or "", llm or "", **options)

@@ -330,21 +330,22 @@ class _Work:
         failed: Callable[[int, str], Label],
     ) -> Iterator[Label]:
         """A label for each region, as they are ready."""
-        failures, successes, last = 0, 0, ""
+        failures: list[str] = []
+        succeeded = threading.Event()
 
-        def attempt(region: int) -> tuple[Label, str]:
-            if failures >= _GIVE_UP_AFTER and not successes:
-                return failed(region, f"not asked, as {failures} others failed: {last}"), ""
+        def attempt(region: int) -> Label:
+            if len(failures) >= _GIVE_UP_AFTER and not succeeded.is_set():
+                why = f"not asked, as {len(failures)} others failed: {failures[-1]}"
+                return failed(region, why)
             try:
-                return ask(region), ""
+                label = ask(region)
             except SourceError as error:
-                return failed(region, str(error)), str(error)
+                failures.append(str(error))
+                return failed(region, str(error))
+            succeeded.set()
+            return label
 
-        for label, why in _in_parallel(attempt, regions, parallel):
-            successes += not why
-            failures += bool(why)
-            last = why or last
-            yield label
+        return _in_parallel(attempt, regions, parallel)
 
     def _split(self, region: int) -> Any:
         contexts = self.dictionary.region(region).contexts
@@ -383,8 +384,8 @@ def _score_in(line: Mapping[str, Any]) -> Score | None:
 
 
 def _in_parallel(
-    work: Callable[[int], tuple[Label, str]], regions: Sequence[int], parallel: int
-) -> Iterator[tuple[Label, str]]:
+    work: Callable[[int], Label], regions: Sequence[int], parallel: int
+) -> Iterator[Label]:
     """Results as they are ready, of daemon threads: an interrupt does not wait for answers."""
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
