@@ -1,18 +1,21 @@
 """How long a person waits in the browser: explorer_pages.py FOLDER [RUNS] [ROUTES].
 
-Headless Chromium with software WebGL, a fresh profile each run, the server in this process. Beside
-the latencies: a reference workload, timed in the same run, and the machine's load. A second row
-says what ROUTES changes of route (500) leave behind, and what an idle page does.
+Headless Chromium with software WebGL, a fresh profile each run, the server as `exemplars explore`
+starts it. Beside the latencies: a reference workload, timed in the same run, and the machine's
+load. A second row says what ROUTES changes of route (500) leave behind, and what an idle page does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,6 @@ import rows as results
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from explorer_browser import WATCH, chromium, opened
-from explorer_server import TOKEN, Served
 
 RUNS = 5
 FACETS = ("member_count", "coherence", "mean_dist_theta", "token")
@@ -84,6 +86,19 @@ HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
 """
 
 
+@dataclass(frozen=True)
+class Server:
+    """One that runs, and the dictionary that it shows."""
+
+    port: int
+    token: str
+    slug: str
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
 def reference_s() -> float:
     """A matrix product that takes about 0.1 s on one idle core."""
     a = np.random.default_rng(0).standard_normal((1200, 1200)).astype(np.float32)
@@ -101,15 +116,15 @@ def timed(act, ready) -> float:
     return 1000 * (time.perf_counter() - begun)
 
 
-def run(browser, served, slug: str) -> dict[str, float]:
+def run(browser, server: Server) -> dict[str, float]:
     """One person's visit, with a fresh profile."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.add_init_script(WATCH)
     page = context.new_page()
     page.set_default_timeout(120_000)
     found: dict[str, float] = {}
-    origin = f"http://127.0.0.1:{served.port}"
-    page.goto(f"{origin}/#t={TOKEN}")
+    origin, slug = server.origin, server.slug
+    page.goto(f"{origin}/#t={server.token}")
     page.wait_for_selector("main h1")
 
     def to(route: str):
@@ -176,16 +191,16 @@ def run(browser, served, slug: str) -> dict[str, float]:
     return found
 
 
-def leftovers(browser, served, view, changes: int) -> dict[str, float]:
+def leftovers(browser, server: Server, changes: int) -> dict[str, float]:
     """What changes of route leave: megabytes of the heap, WebGL contexts, frames when idle."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.add_init_script(COUNT)
     page = context.new_page()
     page.set_default_timeout(120_000)
-    page.goto(f"http://127.0.0.1:{served.port}/#t={TOKEN}")
+    page.goto(f"{server.origin}/#t={server.token}")
     page.wait_for_selector("main h1")
     session = context.new_cdp_session(page)
-    d = f"#/d/{view.slug}"
+    d = f"#/d/{server.slug}"
     routes = [d, f"{d}/sphere", f"{d}/regions", f"{d}/r/7", f"{d}/sphere?mode=slice", f"{d}/map",
               f"{d}/growth", "#/about"]  # fmt: skip
 
@@ -220,10 +235,10 @@ def leftovers(browser, served, view, changes: int) -> dict[str, float]:
     return found
 
 
-def ready_ms(folder: Path) -> float:
-    """From the start of the command until the list is answered; what is prepared lies there."""
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[Server]:
+    """The command, until it is no longer needed."""
     command = [sys.executable, "-m", "exemplars", "explore", str(folder), "--no-model", "--no-open"]
-    begun = time.perf_counter()
     with subprocess.Popen(
         [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -234,14 +249,24 @@ def ready_ms(folder: Path) -> float:
                 if not line:
                     raise RuntimeError(f"the explorer did not start: {said}")
                 said += line
-            path = f"/api/v1/d/{folder.name}/regions?_sort_desc=member_count"
-            connection = http.client.HTTPConnection("127.0.0.1", int(link[1]), timeout=60)
-            connection.request("GET", path, headers={"Authorization": f"Bearer {link[2]}"})
-            if connection.getresponse().status != 200:
-                raise RuntimeError("the list was not answered")
-            return 1000 * (time.perf_counter() - begun)
+            yield Server(int(link[1]), link[2], folder.name)
         finally:
             process.terminate()
+
+
+def ready_ms(folder: Path) -> float:
+    """From the start of the command until the list is answered; what is prepared lies there."""
+    begun = time.perf_counter()
+    with started(folder) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request(
+            "GET",
+            f"/api/v1/d/{server.slug}/regions?_sort_desc=member_count",
+            headers={"Authorization": f"Bearer {server.token}"},
+        )
+        if connection.getresponse().status != 200:
+            raise RuntimeError("the list was not answered")
+        return 1000 * (time.perf_counter() - begun)
 
 
 def main() -> None:
@@ -249,11 +274,11 @@ def main() -> None:
     runs = int(sys.argv[2]) if len(sys.argv) > 2 else RUNS
     view = opened(folder)
     ready = [ready_ms(folder) for _ in range(runs)]
-    with Served({view.slug: view}) as served, chromium() as browser:
+    with started(folder) as server, chromium() as browser:
         reference = reference_s()
-        visits = [run(browser, served, view.slug) for _ in range(runs)]
+        visits = [run(browser, server) for _ in range(runs)]
         changes = int(sys.argv[3]) if len(sys.argv) > 3 else ROUTES
-        left = leftovers(browser, served, view, changes) if changes else None
+        left = leftovers(browser, server, changes) if changes else None
     for one, took in zip(visits, ready, strict=True):
         one["server ready"] = took
     p95 = {name: float(np.percentile([v[name] for v in visits], 95)) for name in visits[0]}

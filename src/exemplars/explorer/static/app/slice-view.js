@@ -1,5 +1,5 @@
 /** Exact slices: the true partition, cut by a three-dimensional subspace. */
-import { html, useMemo } from "app/html";
+import { html, useEffect, useMemo, useState } from "app/html";
 import { send, useLoaded } from "app/api";
 import { SliceScene } from "app/scenes";
 import { useColumns } from "app/dictionary";
@@ -54,7 +54,12 @@ const PORTRAIT_SPAN = 2;
 
 /** A region among its true neighbours, as the partition really is around it. */
 export function Portrait({ d, id }) {
-  const slice = useSlice(d, `local.${id}`, PORTRAIT_SPAN);
+  const [painted, setPainted] = useState(false);
+  useEffect(() => { // cutting takes all cores of the server: what stands above is shown first
+    const frame = requestAnimationFrame(() => setPainted(true));
+    return () => cancelAnimationFrame(frame);
+  }, []);
+  const slice = useSlice(d, painted ? `local.${id}` : null, PORTRAIT_SPAN);
   const columns = useColumns(d);
   const of = useColouring(columns.data, "coherence");
   if (slice.error) return html`<${Problem} error=${slice.error} />`;
