@@ -747,6 +747,7 @@ def test_one_file_opens_from_the_disk_with_the_same_routes(browser, served, tmp_
     page.locator(".card h3 a").first.click()
     page.locator(".members li").first.wait_for()
     page.locator(".neighbours li").first.scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelector('canvas')?.picture?.fine")
     picked = page.evaluate("document.querySelector('canvas').picture.pick(200, 200)")
     assert picked is not None  # the portrait is drawn
     assert failed == []
