@@ -42,7 +42,7 @@ TEXTS = Path(__file__).parent / "steering_texts"
 PAGE = Path(__file__).parents[1] / "docs/steering_tables.md"
 CONCEPTS = ("spanish", "french", "uppercase", "code")
 LAYER, PERCENTILE, STREAM_ROWS = 15, 2.0, 20_000
-SEEDS = (1,)
+SEEDS = (1, 2, 3)
 """Orders of the stream."""
 STRENGTHS = (0.06, 0.12, 0.18, 0.25, 0.5)
 PROMPTS, NEW_TOKENS = 32, 24

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OPERATIONS = ("add", "ablate", "cap", "patch")
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
-    "add": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0),
+    "add": (0.0, 0.06, 0.12, 0.25, 0.5, 1.0),
     "ablate": (0.0, 0.5, 1.0),
     "cap": (0.0, 0.5, 1.0),
     "patch": (0.0, 0.25, 0.5, 1.0),

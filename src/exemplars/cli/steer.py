@@ -75,7 +75,7 @@ def steer(
         str | None,
         typer.Option(
             help="Strengths to try: of add in median norms of the site, of the others the share "
-            "that is done. Default: 0,.25,.5,1,2,4; 0,.5,1 for ablate and cap."
+            "that is done. Default: 0,.06,.12,.25,.5,1; 0,.5,1 for ablate and cap."
         ),
     ] = None,
     limit: Annotated[
