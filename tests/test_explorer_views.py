@@ -471,6 +471,13 @@ def test_a_quick_hand_loses_nothing(visit):
         " return document.querySelector('canvas').picture.tool; }"
     )
     assert tool == "rectangle"
+    page.evaluate(  # a camera comes to rest when a link has been followed
+        """() => { const { listeners } = document.querySelector("canvas").picture;
+        location.hash = "#/d/base/map?cam=9,9,9"; listeners.onCamera("1,1,1"); }"""
+    )
+    page.wait_for_function("() => location.hash.endsWith('cam=9,9,9')")
+    visit.settle()
+    assert page.url.endswith("cam=9,9,9")
     in_view = page.get_by_role("listbox", name="Regions in view")
     in_view.get_by_role("option").first.wait_for(state="detached")
     page.evaluate("async () => (await import('app/state')).select('base', 7)")

@@ -41,7 +41,7 @@ function Drift({ one, two, summary, asked }) {
   }, [cutoff]);
   const titles = [one, two].map((x) => plain(x.title || x.slug, 50));
   return html`<div class="page"><header class="lead"><div><h1>Drift</h1><p class="note"><a href=${href(["d", one.slug])}>${titles[0]}</a> → <a href=${href(["d", two.slug])}>${titles[1]}</a> · <a href=${href(["drift", two.slug, one.slug])}>the other way round</a></p></div></header>
-    <dl class="figures">${["kept", "moved", "dropped", "introduced"].map((k) => html`<${Figure} key=${k} name=${k} value=${count(counts[k])} note=${percent(counts[k] / (k === "introduced" ? summary.k_b : summary.k_a), 0)} />`)}<${Figure} name="cosine of the centres" value=${fixed(summary.comparable?.centre_cos, 3)} /><${Figure} name="θ" value=${fixed(summary.theta_a, 3)} note=${`→ ${fixed(summary.theta_b, 3)}`} /></dl>
+    <${DriftFigures} of=${summary} counts=${counts} />
     <div class="controls"><label class="check">cosine that counts as the same <input type="range" min="0" max="1" step="0.01" value=${cutoff} onInput=${(e) => setCutoff(+e.currentTarget.value)} /> <output class="num">${fixed(cutoff)}</output></label><${Choice} label="Which regions" value=${kind} options=${KINDS} onChange=${(k) => setQuery({ kind: k || null })} /><${Badge} title="How regions were matched">${plain(summary.method, 120)}</${Badge}>
       ${(summary.comparable?.warnings ?? []).map((w, i) => html`<${Badge} key=${i} kind="caution">${plain(w, 300)}</${Badge}>`)}</div>
     <div class="two even"><${Section} title="Cosine of each region to its best match" id="cosines" figure=${{ of: [one, two], name: "cosines", said: `All regions of A with members; the line is the cutoff ${fixed(cutoff)}` }} table=${() => cosineTable(columns.data)}>${() => html`<${Loaded} answer=${columns}>${(c) => html`<${Cosines} c=${c} cutoff=${cutoff} setCutoff=${setCutoff} />`}</${Loaded}>`}</${Section}>
@@ -51,6 +51,14 @@ function Drift({ one, two, summary, asked }) {
     <${Changed} one=${one} two=${two} asked=${asked} cutoff=${cutoff} kind=${kind || "moved"} />
     <${SameText} one=${one} two=${two} titles=${titles} /></div>`;
 }
+
+/** What became of the regions, and what was compared. */
+export const DriftFigures = ({ of, counts }) => html`<dl class="figures">${["kept", "moved", "dropped", "introduced"].map((k) => html`<${Figure} key=${k} name=${k} value=${count(counts[k])} note=${percent(counts[k] / (k === "introduced" ? of.k_b : of.k_a), 0)} />`)}<${Figure} name="cosine of the centres" value=${fixed(of.comparable?.centre_cos, 3)} /><${Figure} name="θ" value=${fixed(of.theta_a, 3)} note=${`→ ${fixed(of.theta_b, 3)}`} /></dl>`;
+
+/** Pairs of regions. `side` shows a region of A (0) or B (1); `show` makes of a pair a button.
+ * @param {{rows: any[], titles: string[], side: (k: number, row: any) => any, show?: (pair: any) => any}} props */
+export const PairsTable = ({ rows, titles, side, show: shown }) => html`<div class="scroll" tabindex="0" role="region" aria-label="Changed regions"><table><thead><tr><th scope="col">${titles[0]}</th><th scope="col">${titles[1]}</th><th scope="col" class="num">cosine</th><th scope="col" class="num">members</th>${shown ? html`<th scope="col"><span class="unseen">Show in the spheres</span></th>` : null}</tr></thead>
+  <tbody>${rows.map((p, i) => html`<tr key=${i}>${[p.a, p.b].map((row, k) => html`<td key=${k}>${row ? html`${side(k, row)} <small>${row.id}, ${count(row.member_count)} members</small>` : html`<small>none</small>`}</td>`)}<td class="num">${fixed(p.cosine, 3)}</td><td class="num">${isNumber(p.members_log_ratio) ? `×${significant(Math.exp(p.members_log_ratio), 2)}` : ""}</td>${shown ? html`<td>${shown(p)}</td>` : null}</tr>`)}</tbody></table></div>`;
 
 const binned = (values) => {
   const bins = Array.from({ length: 41 }, (_, i) => -1 + i / 20), counts = new Array(40).fill(0);
@@ -92,9 +100,9 @@ function Pairs({ c, one, two, cutoff }) {
 
 function Changed({ one, two, asked, cutoff, kind }) {
   const answer = useGet(`/drift/pairs?${asked}&cutoff=${cutoff}&kind=${kind}&_size=40`);
-  const side = (d, x) => (x ? html`<a href=${href(["d", d.slug, "r", x.id])}><${Name} row=${x} /></a> <small>${x.id}, ${count(x.member_count)} members</small>` : html`<small>none</small>`);
+  const sides = [one, two], side = (k, x) => html`<a href=${href(["d", sides[k].slug, "r", x.id])}><${Name} row=${x} /></a>`;
   return html`<${Section} title=${`Regions ${kind}`} id="pairs" note="those that changed most first" table=${() => ({ head: ["from", "to", "cosine", "members ×"], rows: (answer.data?.rows ?? []).map((p) => [p.a?.id ?? "", p.b?.id ?? "", fixed(p.cosine, 3), isNumber(p.members_log_ratio) ? significant(Math.exp(p.members_log_ratio)) : ""]), numeric: [2, 3] })}>${() => html`
-    <${Loaded} answer=${answer}>${(x) => (x.rows.length ? html`<div class="scroll" tabindex="0" role="region" aria-label="Changed regions"><table><thead><tr><th scope="col">${plain(one.title || one.slug, 40)}</th><th scope="col">${plain(two.title || two.slug, 40)}</th><th scope="col" class="num">cosine</th><th scope="col" class="num">members</th><th scope="col"><span class="unseen">Show in the spheres</span></th></tr></thead><tbody>${x.rows.map((p, i) => html`<tr key=${i}><td>${side(one, p.a)}</td><td>${side(two, p.b)}</td><td class="num">${fixed(p.cosine, 3)}</td><td class="num">${isNumber(p.members_log_ratio) ? `×${significant(Math.exp(p.members_log_ratio), 2)}` : ""}</td><td><button type="button" class="quiet" aria-label=${`Show region ${p.a?.id ?? p.b.id} of ${p.a ? "A" : "B"} in the spheres`} onClick=${() => show(p.a ? one.slug : two.slug, (p.a ?? p.b).id)}>show</button></td></tr>`)}</tbody></table></div>` : html`<${Empty}>None at this cutoff.</${Empty}>`)}</${Loaded}>`}</${Section}>`;
+    <${Loaded} answer=${answer}>${(x) => (x.rows.length ? html`<${PairsTable} rows=${x.rows} titles=${sides.map((d) => plain(d.title || d.slug, 40))} side=${side} show=${(p) => html`<button type="button" class="quiet" aria-label=${`Show region ${p.a?.id ?? p.b.id} of ${p.a ? "A" : "B"} in the spheres`} onClick=${() => show(p.a ? one.slug : two.slug, (p.a ?? p.b).id)}>show</button>`} />` : html`<${Empty}>None at this cutoff.</${Empty}>`)}</${Loaded}>`}</${Section}>`;
 }
 
 /** The same passage through both; tokens whose regions do not match are marked. */

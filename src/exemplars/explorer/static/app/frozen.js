@@ -3,13 +3,14 @@ import { html, useMemo, useState } from "app/html";
 import { useGet } from "app/api";
 import { about } from "app/state";
 import { href, route, setQuery } from "app/router";
-import { count, fixed, isNumber, percent, significant } from "app/format";
+import { count, fixed, isNumber, significant } from "app/format";
 import { Histogram } from "app/charts";
-import { Badge, Choice, Empty, Figure, Loaded, Section, Select } from "app/ui";
+import { Badge, Choice, Empty, Loaded, Section, Select } from "app/ui";
 import { Name } from "app/card";
 import { Token, plain } from "app/text";
 import { Passage } from "app/text-page";
 import { Answer } from "app/steer-page";
+import { DriftFigures, PairsTable } from "app/drift-page";
 import { Inspector } from "app/frame";
 
 /** "model, revision, dtype, seed", as far as they are known. */
@@ -76,11 +77,11 @@ function Summary({ x }) {
   const [kind, setKind] = useState("moved");
   const own = about.value.dictionaries[0];
   const titles = x.titles.map((t) => plain(t, 50)), found = x.pairs[kind];
-  const side = (d, row) => (row ? html`${d ? html`<${Place} d=${d} id=${row.id}><${Name} row=${row} /></${Place}>` : html`<${Name} row=${row} />`} <small>${row.id}, ${count(row.member_count)} members</small>` : html`<small>none</small>`);
+  const side = (k, row) => (k === 0 ? html`<${Place} d=${own} id=${row.id}><${Name} row=${row} /></${Place}>` : html`<${Name} row=${row} />`);
   return html`<p class="note"><a href=${href(["d", own.slug])}>${titles[0]}</a> → ${titles[1]}</p>${x.about.map((of, i) => html`<${FrozenBadge} key=${i} of=${of} name=${`${titles[i]}: `} />`)}
-    <dl class="figures">${["kept", "moved", "dropped", "introduced"].map((k) => html`<${Figure} key=${k} name=${k} value=${count(x.counts[k])} note=${percent(x.counts[k] / (k === "introduced" ? x.k_b : x.k_a), 0)} />`)}<${Figure} name="cosine of the centres" value=${fixed(x.comparable.centre_cos, 3)} /><${Figure} name="θ" value=${fixed(x.theta_a, 3)} note=${`→ ${fixed(x.theta_b, 3)}`} /></dl>
+    <${DriftFigures} of=${x} counts=${x.counts} />
     <p class="badges"><${Badge} title="How regions were matched">${plain(x.method, 120)}</${Badge}>${x.comparable.warnings.map((w, i) => html`<${Badge} key=${i} kind="caution">${plain(w, 300)}</${Badge}>`)}</p>
     <${Section} title="Cosines of matched regions" id="cosines" table=${() => ({ head: ["from", "to", "pairs"], rows: x.cosines.counts.map((n, i) => [fixed(x.cosines.bins[i]), fixed(x.cosines.bins[i + 1]), count(n)]), numeric: [0, 1, 2] })}>${() => html`<${Histogram} ...${x.cosines} mark=${x.cutoff} markName="counts as kept" name="Cosines of matched regions" height=${160} />`}</${Section}>
     <${Section} title="Regions" id="pairs">${() => html`<div class="controls"><${Choice} label="Which" value=${kind} options=${KINDS} onChange=${setKind} /><span class="note">${count(found.rows.length)} of ${count(found.count)}</span></div>
-      ${found.rows.length ? html`<div class="scroll" tabindex="0" role="region" aria-label="Changed regions"><table><thead><tr><th scope="col">${titles[0]}</th><th scope="col">${titles[1]}</th><th scope="col" class="num">cosine</th><th scope="col" class="num">members</th></tr></thead><tbody>${found.rows.map((p, i) => html`<tr key=${`${kind}${i}`}><td>${side(own, p.a)}</td><td>${side(null, p.b)}</td><td class="num">${fixed(p.cosine, 3)}</td><td class="num">${isNumber(p.members_log_ratio) ? `×${significant(Math.exp(p.members_log_ratio), 2)}` : ""}</td></tr>`)}</tbody></table></div>` : html`<${Empty}>None.</${Empty}>`}`}</${Section}>`;
+      ${found.rows.length ? html`<${PairsTable} key=${kind} rows=${found.rows} titles=${titles} side=${side} />` : html`<${Empty}>None.</${Empty}>`}`}</${Section}>`;
 }

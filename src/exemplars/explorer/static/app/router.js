@@ -56,6 +56,7 @@ export function go(target, { replace = false } = {}) {
 
 /** Changes part of the query and stays on the page; null takes a parameter out. */
 export function setQuery(patch, { replace = true } = {}) {
+  if (location.hash !== shown) return; // a link has been followed whose event is still to come: this page is being left
   const { path, query } = route.peek();
   go(href(path, { ...query, ...patch }), { replace });
 }
