@@ -167,12 +167,13 @@ English (for code: functions of Python's library), which choose the region; dict
 {", ".join(f"{s:g}" for s in STRENGTHS)} median norms, while the other half gives score and difference; KL and perplexity are over all. *score* is the concept's rule
 (0 to 1); *difference* is to the better of random directions and random regions at the same strength, paired, with its
 95 % interval; *too much*: on that half the answers are past the bound on fluency. [steering.md](steering.md) says what the columns mean. Made by `python bench/steering.py page`."""
-SAYS = """**What it shows.** At no strength at which the answers stay fluent does the region found by contrast bring in its concept: the
-differences to the better control are .00 to .03, with intervals that hold 0. The *difference of means* of the same texts
-does something for upper case, and for Spanish past the bound on fluency, and nothing for French or code. The region's direction is
-not that direction (cosines .38 to .45). At larger strengths fluency goes before the concept comes: the difference of means reaches .32 of Spanish at
-.25 median norms, with answers of perplexity 7.8 instead of 2.1. One small model, one site, one order of the stream, and a bound on
-perplexity that counts a change of language as damage: a start, no verdict."""
+SAYS = """**What it shows.** In none of three orders of the stream does the region found by contrast clearly bring in its concept at a strength at
+which the answers stay fluent: the differences to the better control are .00 to .07, and every interval holds 0 at its lower end. The *difference of
+means* of the same texts brings in some Spanish (.15, .15, .17; in two of three orders past the bound on fluency) and, in two of three, some upper case
+(.13, .14); nothing of French or code. The region's direction is not that direction (cosines .37 to .48). At larger strengths fluency goes before the
+concept comes: the difference of means reaches .30 to .32 of Spanish and .42 to .45 of upper case at .25 median norms, with answers of perplexity 5.5
+to 8.0 instead of 2.1; regions reach .47 to .75 of upper case at .5 median norms, at perplexities of 10 to 20. One small model, one site, and a bound
+on perplexity that counts a change of language as damage: a start, no verdict."""
 
 
 def _table(every: Sequence[dict]) -> str:
