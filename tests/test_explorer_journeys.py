@@ -586,6 +586,14 @@ READ = {
 }
 
 
+def answered(page, address):
+    """Wait for what the server is asked beside the page."""
+    if "text" in address:
+        page.locator(".strip .tok").first.wait_for()
+    if "_search" in address:
+        page.wait_for_function("() => document.querySelector('.stage canvas')?.picture?.filter")
+
+
 def state_of(visit, keys):
     visit.settle()
     return [visit.page.evaluate(READ.get(key, key)) for key in keys]
@@ -597,16 +605,14 @@ def test_an_address_gives_the_same_state_again_and_so_does_going_back(visit):
     seen = []
     for address, keys in STATES.items():
         visit.go(address)
-        if "text" in address:
-            page.locator(".strip .tok").first.wait_for()
+        answered(page, address)
         seen.append(state_of(visit, keys))
     assert seen[0][0].startswith("0.")
     assert float(seen[0][0].split(",")[-1]) == 2
     assert seen[4][0][:1] != seen[5][0][:1]
     for (address, keys), before in zip(reversed(STATES.items()), reversed(seen), strict=True):
         page.wait_for_function("a => location.hash.startsWith(a)", arg=address.split("?")[0])
-        if "text" in address:
-            page.locator(".strip .tok").first.wait_for()
+        answered(page, address)
         assert state_of(visit, keys) == before, f"{address} after going back"
         page.go_back()
     page.go_forward()
@@ -614,7 +620,6 @@ def test_an_address_gives_the_same_state_again_and_so_does_going_back(visit):
         page.wait_for_function("a => location.hash.startsWith(a)", arg=address.split("?")[0])
         page.reload()
         page.wait_for_selector("main h1, main .picture", state="attached")
-        if "text" in address:
-            page.locator(".strip .tok").first.wait_for()
+        answered(page, address)
         assert state_of(visit, keys) == before, f"{address} loaded afresh"
         page.go_forward()
