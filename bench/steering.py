@@ -168,7 +168,7 @@ English (for code: functions of Python's library), which choose the region; dict
 (0 to 1); *difference* is to the better of random directions and random regions at the same strength, paired, with its
 95 % interval; *too much*: on that half the answers are past the bound on fluency. [steering.md](steering.md) says what the columns mean. Made by `python bench/steering.py page`."""
 SAYS = """**What it shows.** In none of three orders of the stream does the region found by contrast clearly bring in its concept at a strength at
-which the answers stay fluent: the differences to the better control are .00 to .07, and every interval holds 0 at its lower end. The *difference of
+which the answers stay fluent: the differences to the better control are .00 to .07, no interval is without 0, and for code no strength passes in one order. The *difference of
 means* of the same texts brings in some Spanish (.15, .15, .17; in two of three orders past the bound on fluency) and, in two of three, some upper case
 (.13, .14); nothing of French or code. The region's direction is not that direction (cosines .37 to .48). At larger strengths fluency goes before the
 concept comes: the difference of means reaches .30 to .32 of Spanish and .42 to .45 of upper case at .25 median norms, with answers of perplexity 5.5
