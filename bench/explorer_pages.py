@@ -158,7 +158,7 @@ def run(browser, server: Server) -> dict[str, float]:
         to(f"#/d/{slug}/sphere?mode=slice"),
         there("() => document.querySelector('canvas')?.picture?.scene.kind === 'slice'"),
     )
-    page.wait_for_timeout(1000)  # the slice is drawn
+    there(EXACT)()  # the slice is drawn
     found["list page"] = timed(to(f"#/d/{slug}/regions"), lambda: page.wait_for_selector(".card"))
     page.wait_for_timeout(500)
     seen = page.evaluate(CONTEXT, f"/d/{slug}/regions?ids=77")
