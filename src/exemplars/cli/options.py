@@ -67,17 +67,16 @@ def load_model(name: str, device: str = "cpu", dtype: str | None = None) -> Mode
     """A model by name; says so, as it may take a while."""
     import exemplars as ex
 
-    import_torch(name)
+    say(f"loading {name}")
+    import_torch()
     return ex.load_model(name, device=device, dtype=dtype)
 
 
-def import_torch(name: str) -> None:
-    """Says which model is being loaded, and imports what runs it.
+def import_torch() -> None:
+    """Import what runs models; Ctrl-C ends the process at once here.
 
-    Ctrl-C ends the process at once here: a KeyboardInterrupt inside the start of a compiled library
-    would abort it instead, with a message of C++.
+    A KeyboardInterrupt inside the start of a compiled library would abort it, with words of C++.
     """
-    say(f"loading {name}")
 
     def end(*_: object) -> None:
         say("interrupted")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exemplars.cli.options import import_torch
+from exemplars.cli.terminal import say
 
 if TYPE_CHECKING:
     from exemplars.analyses.scorers import Scorer
@@ -70,6 +71,7 @@ def labeller_of(
     from exemplars import labels
 
     if local is not None:
-        import_torch(local)
+        say(f"loading {local}")
+        import_torch()
         return labels.LocalModel(local, device=device, dtype=dtype)
     return labels.Endpoint(endpoint or "", llm or "", **options)
