@@ -55,10 +55,10 @@ function Drift({ one, two, summary, asked }) {
 /** What became of the regions, and what was compared. */
 export const DriftFigures = ({ of, counts }) => html`<dl class="figures">${["kept", "moved", "dropped", "introduced"].map((k) => html`<${Figure} key=${k} name=${k} value=${count(counts[k])} note=${percent(counts[k] / (k === "introduced" ? of.k_b : of.k_a), 0)} />`)}<${Figure} name="cosine of the centres" value=${fixed(of.comparable?.centre_cos, 3)} /><${Figure} name="θ" value=${fixed(of.theta_a, 3)} note=${`→ ${fixed(of.theta_b, 3)}`} /></dl>`;
 
-/** Pairs of regions. `side` shows a region of A (0) or B (1); `show` makes of a pair a button.
- * @param {{rows: any[], titles: string[], side: (k: number, row: any) => any, show?: (pair: any) => any}} props */
-export const PairsTable = ({ rows, titles, side, show: shown }) => html`<div class="scroll" tabindex="0" role="region" aria-label="Changed regions"><table><thead><tr><th scope="col">${titles[0]}</th><th scope="col">${titles[1]}</th><th scope="col" class="num">cosine</th><th scope="col" class="num">members</th>${shown ? html`<th scope="col"><span class="unseen">Show in the spheres</span></th>` : null}</tr></thead>
-  <tbody>${rows.map((p, i) => html`<tr key=${i}>${[p.a, p.b].map((row, k) => html`<td key=${k}>${row ? html`${side(k, row)} <small>${row.id}, ${count(row.member_count)} members</small>` : html`<small>none</small>`}</td>`)}<td class="num">${fixed(p.cosine, 3)}</td><td class="num">${isNumber(p.members_log_ratio) ? `×${significant(Math.exp(p.members_log_ratio), 2)}` : ""}</td>${shown ? html`<td>${shown(p)}</td>` : null}</tr>`)}</tbody></table></div>`;
+/** Pairs of regions. `side` shows a region of A (0) or B (1); `action` makes of a pair a button.
+ * @param {{rows: any[], titles: string[], side: (k: number, row: any) => any, action?: (pair: any) => any}} props */
+export const PairsTable = ({ rows, titles, side, action }) => html`<div class="scroll" tabindex="0" role="region" aria-label="Changed regions"><table><thead><tr><th scope="col">${titles[0]}</th><th scope="col">${titles[1]}</th><th scope="col" class="num">cosine</th><th scope="col" class="num">members</th>${action ? html`<th scope="col"><span class="unseen">Show in the spheres</span></th>` : null}</tr></thead>
+  <tbody>${rows.map((p, i) => html`<tr key=${i}>${[p.a, p.b].map((row, k) => html`<td key=${k}>${row ? html`${side(k, row)} <small>${row.id}, ${count(row.member_count)} members</small>` : html`<small>none</small>`}</td>`)}<td class="num">${fixed(p.cosine, 3)}</td><td class="num">${isNumber(p.members_log_ratio) ? `×${significant(Math.exp(p.members_log_ratio), 2)}` : ""}</td>${action ? html`<td>${action(p)}</td>` : null}</tr>`)}</tbody></table></div>`;
 
 const binned = (values) => {
   const bins = Array.from({ length: 41 }, (_, i) => -1 + i / 20), counts = new Array(40).fill(0);
@@ -102,7 +102,7 @@ function Changed({ one, two, asked, cutoff, kind }) {
   const answer = useGet(`/drift/pairs?${asked}&cutoff=${cutoff}&kind=${kind}&_size=40`);
   const sides = [one, two], side = (k, x) => html`<a href=${href(["d", sides[k].slug, "r", x.id])}><${Name} row=${x} /></a>`;
   return html`<${Section} title=${`Regions ${kind}`} id="pairs" note="those that changed most first" table=${() => ({ head: ["from", "to", "cosine", "members ×"], rows: (answer.data?.rows ?? []).map((p) => [p.a?.id ?? "", p.b?.id ?? "", fixed(p.cosine, 3), isNumber(p.members_log_ratio) ? significant(Math.exp(p.members_log_ratio)) : ""]), numeric: [2, 3] })}>${() => html`
-    <${Loaded} answer=${answer}>${(x) => (x.rows.length ? html`<${PairsTable} rows=${x.rows} titles=${sides.map((d) => plain(d.title || d.slug, 40))} side=${side} show=${(p) => html`<button type="button" class="quiet" aria-label=${`Show region ${p.a?.id ?? p.b.id} of ${p.a ? "A" : "B"} in the spheres`} onClick=${() => show(p.a ? one.slug : two.slug, (p.a ?? p.b).id)}>show</button>`} />` : html`<${Empty}>None at this cutoff.</${Empty}>`)}</${Loaded}>`}</${Section}>`;
+    <${Loaded} answer=${answer}>${(x) => (x.rows.length ? html`<${PairsTable} rows=${x.rows} titles=${sides.map((d) => plain(d.title || d.slug, 40))} side=${side} action=${(p) => html`<button type="button" class="quiet" aria-label=${`Show region ${p.a?.id ?? p.b.id} of ${p.a ? "A" : "B"} in the spheres`} onClick=${() => show(p.a ? one.slug : two.slug, (p.a ?? p.b).id)}>show</button>`} />` : html`<${Empty}>None at this cutoff.</${Empty}>`)}</${Loaded}>`}</${Section}>`;
 }
 
 /** The same passage through both; tokens whose regions do not match are marked. */

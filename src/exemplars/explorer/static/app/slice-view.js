@@ -55,10 +55,7 @@ const PORTRAIT_SPAN = 2;
 /** A region among its true neighbours, as the partition really is around it. */
 export function Portrait({ d, id }) {
   const [painted, setPainted] = useState(false);
-  useEffect(() => { // cutting takes all cores of the server: what stands above is shown first
-    const frame = requestAnimationFrame(() => setPainted(true));
-    return () => cancelAnimationFrame(frame);
-  }, []);
+  useEffect(() => setPainted(true), []); // after a paint: cutting takes all cores of the server, and what stands above is shown first
   const slice = useSlice(d, painted ? `local.${id}` : null, PORTRAIT_SPAN);
   const columns = useColumns(d);
   const of = useColouring(columns.data, "coherence");
